@@ -1,0 +1,130 @@
+"""What the agent publishes about a job: ``state``, ``chunk`` and the one ``final``."""
+
+import json
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Literal
+
+from agent.contract import VERSION
+from agent.contract.errors import JobError
+from agent.contract.jobs import Key
+
+
+class Outcome(StrEnum):
+    """A job's terminal state."""
+
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELED = "CANCELED"
+    TIMED_OUT = "TIMED_OUT"
+    REJECTED = "REJECTED"
+
+
+def encode(data: dict[str, object]) -> bytes:
+    """Serialise as compact UTF-8 JSON. A lone surrogate, which no JSON reader takes, becomes ``?``."""
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def state(
+    job_id: str,
+    name: Literal["accepted", "started", "restarted"],
+    attempt: int,
+    position: int = 0,
+    predicted_wait_s: float | None = None,
+) -> bytes:
+    """Build a ``state`` message.
+
+    Args:
+        job_id: the job's id.
+        name: what happened.
+        attempt: counts from 1; a new one begins with ``restarted`` and ``seq`` 0.
+        position: jobs to be started before this one.
+        predicted_wait_s: seconds until it starts, by measured service times; None while nothing is measured.
+
+    """
+    queue = {"position": position, "predicted_wait_s": predicted_wait_s}
+    return encode({"v": VERSION, "id": job_id, "state": name, "attempt": attempt, "queue": queue})
+
+
+def chunk(job_id: str, attempt: int, seq: int, text: str) -> bytes:
+    """Build a ``chunk``: a piece of the answer. ``seq`` counts from 0 in each attempt without a gap."""
+    return encode({"v": VERSION, "id": job_id, "attempt": attempt, "seq": seq, "text": text})
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens, counted by the model that ran. ``cached_prompt_tokens`` were not computed again."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_prompt_tokens: int = 0
+    image_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where the job ran, or why it ran nowhere; ``egress`` is whether a byte of it left the box."""
+
+    where: Literal["local", "cloud", "none"] = "none"
+    reason: str = "refused"
+    model: str | None = None
+    provider: str | None = None
+    egress: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds since the request arrived, and the decode rate after the first token."""
+
+    queued_s: float = 0.0
+    first_token_s: float | None = None
+    total_s: float = 0.0
+    tokens_per_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Final:
+    """The one terminal answer.
+
+    Attributes:
+        seq: how many chunks were published in this attempt; with fewer received, some were lost on the way.
+        notice: what the client should know besides, such as a response topic that was not used.
+
+    """
+
+    key: Key
+    outcome: Outcome
+    text: str = ""
+    finish_reason: Literal["stop", "length", "content_filter"] | None = None
+    attempt: int = 1
+    seq: int = 0
+    usage: Usage = Usage()
+    placement: Placed = Placed()
+    timing: Timing = Timing()
+    error: JobError | None = None
+    notice: str | None = None
+
+    def encode(self, node: str) -> bytes:
+        """Serialise as the contract's ``final``, answered by ``node``."""
+        data: dict[str, object] = {
+            "v": VERSION,
+            "id": self.key.id,
+            "node": node,
+            "client": self.key.client,
+            "state": str(self.outcome),
+            "text": self.text,
+            "finish_reason": self.finish_reason,
+            "attempt": self.attempt,
+            "seq": self.seq,
+            "usage": asdict(self.usage),
+            "placement": asdict(self.placement),
+            "timing": {name: _rounded(value) for name, value in asdict(self.timing).items()},
+            "error": None if self.error is None else self.error.as_dict(),
+        }
+        if self.notice is not None:
+            data["notice"] = self.notice
+        return encode(data)
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)

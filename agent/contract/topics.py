@@ -1,0 +1,104 @@
+"""The topic tree, in both directions: building names and reading them."""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+_IDENTIFIER = re.compile(r"[A-Za-z0-9_-]{1,64}\Z", re.ASCII)
+_RESPONSE_TOPIC_BYTES = 256
+
+
+def is_identifier(text: str) -> bool:
+    """Whether ``text`` may be a node, client, job or camera name; it is then also safe inside a topic."""
+    return _IDENTIFIER.match(text) is not None
+
+
+class Kind(StrEnum):
+    """What a message on a request topic asks for."""
+
+    TEXT = "text"
+    IMAGE = "image"
+    CANCEL = "cancel"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A request topic, read: who asks for what. ``camera`` is set for `Kind.IMAGE` alone."""
+
+    kind: Kind
+    client: str
+    camera: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """The names of one node's topics under one root.
+
+    Args:
+        root: first levels of every topic, such as ``slm`` or ``site7/slm``.
+        node: this box's identifier.
+
+    """
+
+    root: str
+    node: str
+
+    @property
+    def status(self) -> str:
+        """Retained ``online`` or ``offline``, the latter also as last will."""
+        return f"{self.root}/{self.node}/status"
+
+    @property
+    def info(self) -> str:
+        """Retained birth message: version, models, limits."""
+        return f"{self.root}/{self.node}/info"
+
+    @property
+    def metrics(self) -> str:
+        """Numbers, every few seconds."""
+        return f"{self.root}/{self.node}/metrics"
+
+    @property
+    def subscriptions(self) -> tuple[str, ...]:
+        """Topic filters that bring every request of every client."""
+        base = f"{self.root}/{self.node}/req/+"
+        return (f"{base}/text", f"{base}/image/+", f"{base}/cancel")
+
+    def request(self, client: str, kind: Kind, camera: str | None = None) -> str:
+        """Name the topic on which ``client`` asks for ``kind``."""
+        base = f"{self.root}/{self.node}/req/{client}/{kind}"
+        return base if camera is None else f"{base}/{camera}"
+
+    def results(self, client: str, job_id: str) -> str:
+        """Name the topic above a job's ``state``, ``chunk`` and ``final``."""
+        return f"{self.root}/{self.node}/res/{client}/{job_id}"
+
+    def read(self, topic: str) -> Route | None:
+        """Read a request topic; None if it is not one, or names a client or camera that is no identifier."""
+        prefix = f"{self.root}/{self.node}/req/"
+        if not topic.startswith(prefix):
+            return None
+        match topic[len(prefix) :].split("/"):
+            case [client, "text"] if is_identifier(client):
+                return Route(Kind.TEXT, client)
+            case [client, "cancel"] if is_identifier(client):
+                return Route(Kind.CANCEL, client)
+            case [client, "image", camera] if is_identifier(client) and is_identifier(camera):
+                return Route(Kind.IMAGE, client, camera)
+            case _:
+                return None
+
+    def refusal_of_response_topic(self, topic: str, client: str) -> str | None:
+        """Say why an MQTT 5 response topic may not be used, or None if it may.
+
+        Without this guard the agent is a confused deputy: a client that the broker's ACL keeps from a topic
+        would have the agent publish there in its stead.
+        """
+        if len(topic.encode("utf-8", "surrogatepass")) > _RESPONSE_TOPIC_BYTES:
+            return f"it is longer than {_RESPONSE_TOPIC_BYTES} bytes"
+        if any(sign in topic for sign in "+#\0"):
+            return "it holds a wildcard"
+        own = (f"{self.root}/{self.node}/res/{client}/", f"clients/{client}/")
+        if not topic.startswith(own) or topic in own:
+            return f"it is outside {own[0]}… and {own[1]}…"
+        return None

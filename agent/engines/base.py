@@ -1,0 +1,90 @@
+"""What every engine is to the rest of the house, and what it yields while it works on a job."""
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
+
+from agent.contract.events import Usage
+from agent.contract.jobs import Job
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The job passed the engine's own checks (window, memory) and its prefill begins now."""
+
+    prompt_tokens: int
+    cached_prompt_tokens: int = 0
+    image_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """The next words: whole characters, and nothing that could still turn out to be a stop string."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The job ended by itself."""
+
+    finish_reason: Literal["stop", "length", "content_filter"]
+    usage: Usage
+
+
+Event: TypeAlias = Started | Text | Done
+
+
+class EngineLost(Exception):  # noqa: N818  it tells what happened, as `JobError` does not
+    """The engine died under the job, through the job's fault or not. The job may be run again from the start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How an engine is.
+
+    Attributes:
+        state: ``loading`` until the first load and again after a crash; ``failed`` after repeated failures to
+            load (it is still retried); ``ready`` otherwise.
+        model: the model's name.
+        provider: the execution provider in use, such as ``cpu``.
+        context: the model's window in tokens, 0 while unknown.
+        detail: one sentence on what is wrong, if anything is.
+        resident_bytes: memory of the engine's process, 0 while unknown.
+
+    """
+
+    state: Literal["loading", "ready", "failed"]
+    model: str
+    provider: str = "cpu"
+    context: int = 0
+    detail: str | None = None
+    resident_bytes: int = 0
+
+
+class Engine(Protocol):
+    """Runs jobs, several at once. The course of a job never asks for more than ``slots`` at a time."""
+
+    slots: int
+
+    @property
+    def health(self) -> Health:
+        """How the engine is now."""
+
+    async def changed(self) -> Health:
+        """Wait for the next change of state, and return the health after it."""
+
+    async def serve(self) -> None:
+        """Keep the engine alive until cancelled; then stop it and return its resources."""
+
+    def run(self, job: Job) -> AsyncGenerator[Event, None]:
+        """Run one job; yield `Started`, then any number of `Text`, then `Done`.
+
+        Closing the generator, or cancelling whoever iterates it, cancels the job at once for the caller and
+        at the end of the native call in progress for the engine.
+
+        Raises:
+            JobError: the job cannot be run here; if before `Started`, it was refused.
+            EngineLost: the engine died under it.
+
+        """
