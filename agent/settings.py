@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Seconds = Annotated[float, Field(gt=0)]
@@ -24,7 +24,9 @@ def _hostname() -> str:
 class Device(_Section):
     """Which box this is."""
 
-    id: Identifier = Field(default_factory=_hostname, description="The {node} level of every topic.")
+    id: Identifier = Field(
+        default_factory=_hostname, description="The {node} level of every topic; by default this machine's name."
+    )
     groups: tuple[Identifier, ...] = Field(default=(), description="Fleet groups whose files apply to this box.")
 
 
@@ -46,14 +48,16 @@ class Mqtt(_Section):
     """The broker and how to speak with it."""
 
     host: str = Field(default="127.0.0.1", description="The broker's name or address.")
-    port: Annotated[int, Field(ge=1, le=65535)] = 1883
+    port: Annotated[int, Field(ge=1, le=65535)] = Field(
+        default=1883, description="The broker's port; 8883 is usual with TLS."
+    )
     root: Annotated[str, Field(pattern=r"^[^+#/\x00]+(/[^+#/\x00]+)*$", max_length=128)] = Field(
         default="slm", description="First level or levels of every topic."
     )
     protocol: Literal["auto", "5", "3.1.1"] = Field(
         default="auto", description="auto tries MQTT 5 and falls back to 3.1.1."
     )
-    username: str | None = None
+    username: str | None = Field(default=None, description="The login; without one, none is offered.")
     password: SecretStr | None = Field(default=None, description="From the environment only, never from YAML.")
     password_file: Path | None = Field(default=None, description="A file whose first line is the password.")
     tls: Tls | None = None
@@ -117,18 +121,21 @@ class Spool(_Section):
 class Log(_Section):
     """What is logged, and how it looks."""
 
-    level: Literal["debug", "info", "warning", "error"] = "info"
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="What is less than this is not logged."
+    )
     format: Literal["auto", "console", "json"] = Field(
         default="auto", description="auto is readable on a terminal and JSON elsewhere."
     )
 
 
 class Settings(BaseSettings):
-    """One box's whole configuration."""
+    """One box's whole configuration, which is what it is given: `agent.layers` reads the environment.
 
-    model_config = SettingsConfigDict(
-        extra="forbid", frozen=True, env_prefix="EDGE_SLM__", env_nested_delimiter="__"
-    )
+    pydantic-settings would pass over variables that it does not know.
+    """
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, env_prefix="EDGE_SLM__", env_nested_delimiter="__")
 
     device: Device = Field(default_factory=Device)
     mqtt: Mqtt = Field(default_factory=Mqtt)
@@ -142,6 +149,18 @@ class Settings(BaseSettings):
     log: Log = Field(default_factory=Log)
     metrics_s: Seconds = Field(default=5, description="Seconds between two metrics messages.")
     drain_s: Seconds = Field(default=20, description="How long running jobs may take to finish at shutdown.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Leave one source, the values that were passed."""
+        return (init_settings,)
 
     @property
     def models_dir(self) -> Path:

@@ -7,7 +7,7 @@ under: the one that was sent, if it can be read from what was sent, else a new o
 import difflib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
@@ -28,6 +28,7 @@ from agent.contract.jobs import (
     Text,
     TextPart,
 )
+from agent.contract.messages import Inbound
 from agent.contract.topics import Kind, Route, Topics, is_identifier
 
 # What a raw payload may say in MQTT 5 user properties. Others are not ours: bridges and brokers add their own.
@@ -37,26 +38,6 @@ _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG"
 _ID_FIRST = re.compile(rb'\s*\{\s*"id"\s*:\s*"([A-Za-z0-9_-]{1,64})"')
 # A conversation longer than this is a mistake or an attack; every turn costs memory before the model sees it.
 _MAX_MESSAGES = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Inbound:
-    """A received message, free of any client library.
-
-    Attributes:
-        correlation: MQTT 5 correlation data, as it came.
-        response_topic: MQTT 5 response topic, not yet judged.
-        expiry_s: MQTT 5 message expiry interval that is left, in seconds.
-        properties: MQTT 5 user properties; of a repeated name, the last.
-
-    """
-
-    topic: str
-    payload: bytes
-    correlation: bytes | None = None
-    response_topic: str | None = None
-    expiry_s: int | None = None
-    properties: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,96 @@
+"""What a message bus is to the rest of the house."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from agent.contract.messages import Inbound, Outgoing
+
+
+class BusError(Exception):
+    """The bus cannot do what was asked, now or later; the message is one sentence a person can act on."""
+
+
+class Delivery:
+    """One received message, to be acknowledged by its receiver.
+
+    Args:
+        message: what was received.
+        retained: whether it was published before we subscribed, and so is not fresh.
+        acknowledge: called at the first `ack`.
+
+    """
+
+    __slots__ = ("_acknowledge", "message", "retained")
+
+    def __init__(self, message: Inbound, *, retained: bool, acknowledge: Callable[[], None]) -> None:
+        self.message = message
+        self.retained = retained
+        self._acknowledge: Callable[[], None] | None = acknowledge
+
+    def __repr__(self) -> str:
+        state = "acknowledged" if self._acknowledge is None else "held"
+        return f"<Delivery {self.message.topic} {len(self.message.payload):,} bytes {state}>"
+
+    def ack(self) -> None:
+        """Say that the message is safe, or needs no safety: the broker may forget it. Idempotent.
+
+        To be called once for every delivery, at QoS 0 and after a reconnect too: until then the message counts
+        against what is read at all. On the event loop's thread.
+        """
+        if self._acknowledge is not None:
+            acknowledge, self._acknowledge = self._acknowledge, None
+            acknowledge()
+
+
+@dataclass(slots=True)
+class Stats:
+    """Counters since the start."""
+
+    received: int = 0
+    malformed: int = 0
+    reconnects: int = 0
+    dropped_sends: int = 0
+
+
+class Bus(Protocol):
+    """A session with a broker."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether requests can arrive and answers can leave now: connected and subscribed."""
+
+    @property
+    def congested(self) -> bool:
+        """Whether the broker takes QoS 0 messages slower than they are sent."""
+
+    @property
+    def max_packet(self) -> int | None:
+        """Largest MQTT packet the broker takes, in bytes with topic and headers; None if it did not say."""
+
+    @property
+    def stats(self) -> Stats:
+        """Counters since the start."""
+
+    def send(self, out: Outgoing) -> bool:
+        """Publish without waiting, or not at all; never raises.
+
+        Returns False if nothing was kept: not connected, congested (QoS 0), too many waiting for their PUBACK
+        (QoS 1), or a message that no broker would take. What was kept is lost with the connection.
+        """
+
+    async def deliver(self, out: Outgoing) -> None:
+        """Publish at QoS 1 and return when the broker has it, however many connections that takes.
+
+        Order is kept among deliveries, and with sends at QoS 1, while the connection lasts. It may arrive more than once. The caller bounds the time; a cancelled delivery may still arrive.
+
+        Raises:
+            BusError: it can never be delivered as it is: invalid, too large, or refused by the broker.
+
+        """
+
+    async def run(self) -> None:
+        """Connect, subscribe and stay connected, until cancelled or closed."""
+
+    async def close(self) -> None:
+        """Publish ``offline`` and leave; the broker keeps the session. Idempotent."""

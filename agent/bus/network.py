@@ -1,0 +1,324 @@
+"""The network's thread, and the only module that knows paho."""
+
+import contextlib
+import socket
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from threading import Event, Thread
+from typing import Literal, Protocol, cast
+
+import structlog
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from agent.bus.base import BusError
+from agent.bus.flow import Inflow
+from agent.bus.security import read_password, tls_context
+from agent.bus.versions import Version
+from agent.contract.messages import Inbound, Outgoing
+from agent.settings import Mqtt
+
+# A week: longer than a weekend's power cut, shorter than a broker's memory for a box that was scrapped.
+_SESSION_EXPIRY_S = 7 * 86_400
+# Requests the broker may have under way to us. Each waits for one disk commit, and those can be grouped.
+_RECEIVE_MAXIMUM = 100
+# How often a thread that does not read looks after its keepalive and a socket that could not be written.
+_PAUSED_TURN_S = 0.2
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Connack:
+    """The broker's acceptance. ``receive_maximum`` is how many QoS 1 messages it takes unacknowledged."""
+
+    session_present: bool
+    max_packet: int | None
+    receive_maximum: int
+
+
+@dataclass(eq=False)
+class ConnectFailed(Exception):  # noqa: N818  it tells what happened
+    """The connection did not come about.
+
+    Attributes:
+        reason: one sentence.
+        version: what that says about the MQTT version we spoke.
+
+    """
+
+    reason: str
+    version: Literal["fine", "suspected", "refused"] = "fine"
+
+
+class Events(Protocol):
+    """Who is told what happens, through the handover and so on the event loop's thread, in order."""
+
+    def opened(self) -> None:
+        """Take note that the transport is connected and CONNECT on its way."""
+
+    def answered(self, answer: Connack | ConnectFailed) -> None:
+        """Take the CONNACK."""
+
+    def subscribed(self, refused: list[bool]) -> None:
+        """Take the SUBACK: for each filter, whether it was refused."""
+
+    def received(self, message: Inbound | None, mid: int, weight: int, retained: bool) -> None:
+        """Take a message, None if it could not be read; ``mid`` is 0 at QoS 0."""
+
+    def published(self, mid: int, failure: str | None) -> None:
+        """Take note that a QoS 0 message was written, or of the PUBACK of a QoS 1 message."""
+
+    def ended(self, reason: str) -> None:
+        """Take note of the end; nothing comes after it."""
+
+
+class Network:
+    """One network connection's paho client, and the thread that drives it.
+
+    The thread is ours rather than paho's ``loop_start``: its end is always noticed, whatever ends it, and it can
+    stop reading while it still writes and pings, which a callback that waits could not.
+
+    Args:
+        settings: where and how to connect.
+        version: the MQTT version to speak.
+        client_id: names the session at the broker.
+        will: what the broker publishes when this connection breaks.
+        inflow: the session's bound on what is held.
+        post: has a call run on the event loop.
+        events: who is told.
+
+    """
+
+    def __init__(
+        self,
+        settings: Mqtt,
+        version: Version,
+        *,
+        client_id: str,
+        will: Outgoing,
+        inflow: Inflow,
+        post: Callable[[Callable[[], None]], None],
+        events: Events,
+    ) -> None:
+        self._settings = settings
+        self._version = version
+        self._inflow = inflow
+        self._post = post
+        self._events = events
+        self._client = self._new_client(client_id, will)
+        self._stopping = False
+        self._wake = Event()
+        self._end_reason = "the connection was lost"
+        self._thread = Thread(target=self._serve, name=f"mqtt {client_id}", daemon=True)
+
+    # On the event loop's thread.
+
+    def start(self) -> None:
+        """Connect, in the thread."""
+        self._thread.start()
+
+    def subscribe(self, filters: tuple[str, ...]) -> None:
+        """Subscribe at QoS 1, on MQTT 5 without retained messages."""
+        if self._version == "5":
+            fresh = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND)
+            self._client.subscribe([(each, fresh) for each in filters])
+        else:
+            self._client.subscribe([(each, 1) for each in filters])
+
+    def publish(self, out: Outgoing, qos: Literal[0, 1]) -> int | None:
+        """Queue a message for the thread; return its packet identifier, None if it was not taken.
+
+        Raises:
+            BusError: the message is not a valid one.
+
+        """
+        if not out.topic or "\0" in out.topic:
+            raise BusError("the topic is empty or holds a NUL: a broker closes the connection for that")
+        try:
+            info = self._client.publish(out.topic, out.payload, qos, out.retain, self._properties(out))
+        except (ValueError, struct.error) as error:
+            raise BusError(f"the message cannot be published: {error}") from error
+        return info.mid if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS else None
+
+    def ack(self, mid: int) -> None:
+        """Queue a PUBACK for the thread."""
+        self._client.ack(mid, 1)
+
+    def wake(self) -> None:
+        """Have the thread look at the inflow again."""
+        self._wake.set()
+
+    def disconnect(self) -> None:
+        """Queue a DISCONNECT for the thread; the connection ends after it."""
+        self._client.disconnect()
+
+    def stop(self) -> None:
+        """Close the socket, as a lost connection would; the thread ends. It may hang in a name look-up first."""
+        self._stopping = True
+        sock = self._client.socket()
+        if sock is not None:
+            with contextlib.suppress(OSError):  # wakes the thread, from its wait for the network too
+                cast("socket.socket", sock).shutdown(socket.SHUT_RDWR)
+        self._wake.set()
+
+    def join(self) -> None:
+        """Wait for the thread's end, after it was told: that was the last it did."""
+        self._thread.join()
+
+    def _properties(self, out: Outgoing) -> Properties | None:
+        if self._version != "5" or (out.correlation is None and not out.properties):
+            return None
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        if out.correlation is not None:
+            properties.CorrelationData = out.correlation
+        if out.properties:
+            properties.UserProperty = list(out.properties)
+        return properties
+
+    # On the network thread.
+
+    def _serve(self) -> None:
+        try:
+            self._connect()
+        except (OSError, ValueError, BusError) as error:
+            self._end_reason = self._sentence(error)
+        else:
+            self._post(self._events.opened)
+            try:
+                self._exchange()
+            except Exception as error:  # noqa: BLE001  a defect of paho costs a connection, not the session
+                self._end_reason = f"the MQTT client failed: {error!r}"
+                _log.exception("mqtt.client_failed")
+        finally:
+            self._discard_client()
+            self._post(partial(self._events.ended, self._end_reason))
+
+    def _connect(self) -> None:
+        settings, client = self._settings, self._client
+        if settings.tls is not None:
+            client.tls_set_context(tls_context(settings.tls))
+        if settings.username is not None:
+            client.username_pw_set(settings.username, read_password(settings))
+        if self._version == "5":
+            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+            properties.SessionExpiryInterval = _SESSION_EXPIRY_S
+            properties.ReceiveMaximum = _RECEIVE_MAXIMUM
+            client.connect(settings.host, settings.port, settings.keepalive_s, clean_start=False, properties=properties)
+        else:
+            client.connect(settings.host, settings.port, settings.keepalive_s)
+        # Else a chunk or a PUBACK waits for the TCP acknowledgement of the one before: 40 ms, measured.
+        cast("socket.socket", client.socket()).setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def _exchange(self) -> None:
+        """Read and write until the connection ends; while too much is held here, only write and ping."""
+        code = MQTTErrorCode.MQTT_ERR_SUCCESS
+        while code == MQTTErrorCode.MQTT_ERR_SUCCESS and not self._stopping:
+            if not self._inflow.over:
+                code = self._client.loop()
+            else:
+                self._wake.wait(_PAUSED_TURN_S)
+                self._wake.clear()
+                code = self._client.loop_write() or self._client.loop_misc()
+
+    def _discard_client(self) -> None:
+        client = self._client
+        sock = client.socket()
+        if sock is not None:
+            sock.close()
+        # They hold the connection, which holds the client. Without the cycle it goes, and its sockets, at once.
+        client.on_connect = client.on_subscribe = client.on_message = None
+        client.on_publish = client.on_disconnect = client.on_socket_register_write = None
+
+    def _new_client(self, client_id: str, will: Outgoing) -> Client:
+        five = self._version == "5"
+        client = Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=client_id,
+            clean_session=None if five else False,
+            protocol=MQTTProtocolVersion.MQTTv5 if five else MQTTProtocolVersion.MQTTv311,
+            reconnect_on_failure=False,
+            manual_ack=True,
+        )
+        client.will_set(will.topic, will.payload, will.qos, will.retain)
+        client.max_inflight_messages_set(0)  # the window here is the bound; a second one would queue unseen
+        client.on_connect = self._on_connect
+        client.on_subscribe = self._on_subscribe
+        client.on_message = self._on_message
+        client.on_publish = self._on_publish
+        client.on_disconnect = self._on_disconnect
+        # Without this callback, and without its own thread, paho would write to the socket from the thread that
+        # publishes, between two halves of a packet of ours.
+        client.on_socket_register_write = self._on_socket_register_write
+        return client
+
+    def _on_connect(
+        self, _client: Client, _data: object, flags: ConnectFlags, code: ReasonCode, properties: Properties | None
+    ) -> None:
+        answer: Connack | ConnectFailed
+        if not code.is_failure:
+            answer = Connack(
+                session_present=flags.session_present,
+                max_packet=getattr(properties, "MaximumPacketSize", None),
+                receive_maximum=getattr(properties, "ReceiveMaximum", 65_535),
+            )
+        elif code == "Unsupported protocol version":
+            answer = ConnectFailed(f"the broker does not speak MQTT {self._version}", "refused")
+        elif code in ("Not authorized", "Bad user name or password"):
+            answer = ConnectFailed(f"the broker refuses the login ({code}): check mqtt.username and its password")
+        else:
+            answer = ConnectFailed(f"the broker refuses the connection: {code}")
+        self._post(partial(self._events.answered, answer))
+
+    def _on_subscribe(
+        self, _client: Client, _data: object, _mid: int, codes: list[ReasonCode], _properties: Properties | None
+    ) -> None:
+        self._post(partial(self._events.subscribed, [code.is_failure for code in codes]))
+
+    def _on_message(self, _client: Client, _data: object, message: MQTTMessage) -> None:
+        weight = self._inflow.add(len(message.payload))
+        inbound = _inbound(message)
+        mid = message.mid if message.qos else 0
+        self._post(partial(self._events.received, inbound, mid, weight, message.retain))
+
+    def _on_publish(self, _client: Client, _data: object, mid: int, code: ReasonCode, _properties: Properties) -> None:
+        failure = str(code) if code.is_failure else None
+        self._post(partial(self._events.published, mid, failure))
+
+    def _on_disconnect(
+        self, _client: Client, _data: object, flags: DisconnectFlags, code: ReasonCode, _properties: Properties | None
+    ) -> None:
+        who = "the broker said" if flags.is_disconnect_packet_from_server else "the connection ended"
+        self._end_reason = f"{who}: {code}"
+
+    def _on_socket_register_write(self, _client: Client, _data: object, _sock: object) -> None:
+        self._wake.set()
+
+    def _sentence(self, error: Exception) -> str:
+        if isinstance(error, BusError):
+            return str(error)
+        reason = (isinstance(error, OSError) and error.strerror) or str(error)
+        return f"cannot reach {self._settings.host}:{self._settings.port}: {reason}"
+
+
+def _inbound(message: MQTTMessage) -> Inbound | None:
+    """Free a message of the client library; None if its topic is not UTF-8."""
+    try:
+        topic = message.topic
+    except UnicodeDecodeError:
+        return None
+    properties = message.properties
+    return Inbound(
+        topic=topic,
+        payload=bytes(message.payload),
+        correlation=getattr(properties, "CorrelationData", None),
+        response_topic=getattr(properties, "ResponseTopic", None),
+        expiry_s=getattr(properties, "MessageExpiryInterval", None),
+        properties=dict(getattr(properties, "UserProperty", ())),
+    )

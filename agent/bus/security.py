@@ -1,0 +1,61 @@
+"""Login and TLS, read from their files anew for each connection, so that both can be rotated under a running agent."""
+
+import ssl
+from pathlib import Path
+
+from agent.bus.base import BusError
+from agent.settings import Mqtt, Tls
+
+
+def check(settings: Mqtt) -> None:
+    """Read everything once, so that a mistake shows at start.
+
+    Raises:
+        BusError: a file is missing or unreadable, or the settings contradict each other.
+
+    """
+    if read_password(settings) is not None and settings.username is None:
+        raise BusError("mqtt.password without mqtt.username: set the username too, MQTT 3.1.1 knows no password alone")
+    if settings.tls is not None:
+        tls_context(settings.tls)
+
+
+def read_password(settings: Mqtt) -> str | None:
+    """Return the password, from its file if there is one.
+
+    Raises:
+        BusError: the file cannot be read.
+
+    """
+    if settings.password_file is None:
+        return None if settings.password is None else settings.password.get_secret_value()
+    try:
+        lines = settings.password_file.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unreadable("mqtt.password_file", settings.password_file, error) from None
+    return lines[0] if lines else ""
+
+
+def tls_context(tls: Tls) -> ssl.SSLContext:
+    """Return the TLS context that the settings ask for; certificates and host names are always verified.
+
+    Raises:
+        BusError: a file cannot be read, or is not what it should be.
+
+    """
+    try:
+        context = ssl.create_default_context(cafile=tls.ca_file)
+    except OSError as error:
+        raise _unreadable("mqtt.tls.ca_file", tls.ca_file, error) from None
+    if tls.cert_file is not None:
+        try:
+            # Without a password, OpenSSL would ask for an encrypted key's on the terminal, and wait.
+            context.load_cert_chain(tls.cert_file, tls.key_file, password="")
+        except OSError as error:
+            raise _unreadable("mqtt.tls.cert_file and key_file", tls.cert_file, error) from None
+    return context
+
+
+def _unreadable(key: str, path: Path | None, error: Exception) -> BusError:
+    reason = (isinstance(error, OSError) and error.strerror) or "it is not text"
+    return BusError(f"{key}: cannot use {path}: {reason}")

@@ -1,0 +1,173 @@
+"""The other end of the contract: how a device asks. The command line, the demo and the bench ask through it.
+
+It is an ordinary MQTT client with a clean session, and it keeps nothing: a device that must not lose an answer
+uses a persistent session and a fixed name of its own.
+"""
+
+import asyncio
+import json
+import secrets
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from agent.contract.topics import Kind, Topics
+from agent.settings import Mqtt
+
+_CONNECT_S = 10.0
+
+
+class ClientError(Exception):
+    """The broker could not be reached, or let the client down; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What came back about a job: its kind, and the body as the contract describes it."""
+
+    kind: Literal["state", "chunk", "final"]
+    body: dict[str, Any]
+
+
+class Client:
+    """A device.
+
+    Args:
+        mqtt: the broker and the credentials.
+        node: the box to ask.
+        name: this device's ``{client}`` level; answers come to whoever asks under it.
+
+    """
+
+    def __init__(self, mqtt: Mqtt, node: str, name: str) -> None:
+        self._mqtt = mqtt
+        self._topics = Topics(mqtt.root, node)
+        self._name = name
+        self._jobs: dict[str, asyncio.Queue[Event]] = {}
+        self._client: paho.Client | None = None
+
+    def __repr__(self) -> str:
+        return f"<Client {self._name} at {self._mqtt.host}:{self._mqtt.port} jobs={len(self._jobs)}>"
+
+    async def __aenter__(self) -> Self:
+        versions = {"5": (MQTTProtocolVersion.MQTTv5,), "3.1.1": (MQTTProtocolVersion.MQTTv311,)}.get(
+            self._mqtt.protocol, (MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311)
+        )
+        for version in versions:
+            try:
+                self._client = await self._connected(version)
+            except (ClientError, OSError) as error:
+                failed = error
+            else:
+                return self
+        where = f"{self._mqtt.host}:{self._mqtt.port}"
+        raise ClientError(f"no broker answers at {where} ({failed}): start one, or name another with --config or --broker")
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._client is not None:
+            self._client.disconnect()
+            await asyncio.to_thread(self._client.loop_stop)
+
+    async def ask(self, request: Mapping[str, object]) -> AsyncIterator[Event]:
+        """Publish a text job and yield what comes back; the final is last.
+
+        Args:
+            request: the contract's fields; without an ``id`` it gets one.
+
+        """
+        body = {"id": secrets.token_hex(8), **request}
+        job_id = str(body["id"])
+        events = self._jobs[job_id] = asyncio.Queue()
+        try:
+            await self._publish(Kind.TEXT, json.dumps(body, ensure_ascii=False).encode())
+            while True:
+                event = await events.get()
+                yield event
+                if event.kind == "final":
+                    return
+        finally:
+            del self._jobs[job_id]
+
+    async def cancel(self, job_id: str) -> None:
+        """Ask that a job of this client's be ended."""
+        await self._publish(Kind.CANCEL, job_id.encode())
+
+    async def _publish(self, kind: Kind, payload: bytes) -> None:
+        assert self._client is not None, "enter the client first"  # noqa: S101
+        sent = self._client.publish(self._topics.request(self._name, kind), payload, qos=1)
+        try:
+            await asyncio.to_thread(sent.wait_for_publish, _CONNECT_S)
+        except (RuntimeError, ValueError) as error:
+            raise ClientError(f"the broker did not take the request ({error}): is it still running?") from None
+        if not sent.is_published():
+            raise ClientError("the broker did not acknowledge the request: is it still running?")
+
+    async def _connected(self, version: MQTTProtocolVersion) -> paho.Client:
+        loop = asyncio.get_running_loop()
+        ready: asyncio.Future[None] = loop.create_future()
+        clean = True if version is MQTTProtocolVersion.MQTTv311 else None
+        client = paho.Client(CallbackAPIVersion.VERSION2, protocol=version, clean_session=clean)
+        _secure(client, self._mqtt)
+
+        def settle(problem: str | None) -> None:
+            if ready.done():
+                return
+            if problem is None:
+                ready.set_result(None)
+            else:
+                ready.set_exception(ClientError(problem))
+
+        def on_connect(_c: paho.Client, _u: object, _f: object, reason: ReasonCode, _p: Properties | None) -> None:
+            if reason.is_failure:
+                loop.call_soon_threadsafe(settle, str(reason))
+            else:
+                client.subscribe(f"{self._topics.results(self._name, '+')}/+", qos=1)
+
+        def on_subscribe(_c: paho.Client, _u: object, _m: int, reasons: list[ReasonCode], _p: Properties | None) -> None:
+            refused = any(reason.is_failure for reason in reasons)
+            loop.call_soon_threadsafe(settle, "the broker refused the subscription" if refused else None)
+
+        def on_disconnect(_c: paho.Client, _u: object, _f: object, reason: ReasonCode, _p: Properties | None) -> None:
+            loop.call_soon_threadsafe(settle, f"the connection was closed: {reason}")
+
+        def on_message(_c: paho.Client, _u: object, message: paho.MQTTMessage) -> None:
+            loop.call_soon_threadsafe(self._take, message.topic, bytes(message.payload))
+
+        client.on_connect, client.on_subscribe = on_connect, on_subscribe
+        client.on_disconnect, client.on_message = on_disconnect, on_message
+        await asyncio.to_thread(client.connect, self._mqtt.host, self._mqtt.port, self._mqtt.keepalive_s)
+        client.loop_start()
+        try:
+            async with asyncio.timeout(_CONNECT_S):
+                await ready
+        except (ClientError, TimeoutError) as error:
+            client.disconnect()
+            await asyncio.to_thread(client.loop_stop)
+            raise ClientError(str(error) or "no answer to CONNECT") from None
+        return client
+
+    def _take(self, topic: str, payload: bytes) -> None:
+        _, job_id, kind = topic.rsplit("/", 2)
+        if job_id in self._jobs and kind in ("state", "chunk", "final"):
+            self._jobs[job_id].put_nowait(Event(kind, json.loads(payload)))  # type: ignore[arg-type]
+
+
+def _secure(client: paho.Client, mqtt: Mqtt) -> None:
+    """Give a paho client the credentials and the TLS of the settings."""
+    password = mqtt.password.get_secret_value() if mqtt.password else None
+    if mqtt.password_file is not None:
+        password = mqtt.password_file.read_text(encoding="utf-8").partition("\n")[0]
+    if mqtt.username is not None:
+        client.username_pw_set(mqtt.username, password)
+    if mqtt.tls is not None:
+        context = ssl.create_default_context(cafile=mqtt.tls.ca_file)
+        if mqtt.tls.cert_file is not None:
+            context.load_cert_chain(mqtt.tls.cert_file, mqtt.tls.key_file)
+        client.tls_set_context(context)

@@ -1,0 +1,180 @@
+"""What happens to a message until it is acknowledged: read, judged, written to disk, and only then acked."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+
+import structlog
+
+from agent.admission import Ticket
+from agent.bus import Delivery
+from agent.contract.errors import Code, JobError
+from agent.contract.events import Final, Outcome, Placed
+from agent.contract.jobs import Job, Key, Reply
+from agent.contract.requests import Limits, Refusal, read_cancel, read_request
+from agent.contract.topics import Kind, Route, Topics
+from agent.dispatcher import Dispatcher
+from agent.metrics import Counters
+from agent.outbox import Outbox
+from agent.spool import Receipt, Spool, SpoolError, Unfinished
+
+_log = structlog.get_logger(__name__)
+
+
+class Intake:
+    """Turns messages into jobs that wait, or into refusals.
+
+    Messages are handled in their order of arrival up to the spool's queue, so a cancel never overtakes the
+    request that it means. They wait for the disk side by side, so the spool can commit many at once.
+    """
+
+    def __init__(
+        self,
+        topics: Topics,
+        limits: Limits,
+        spool: Spool,
+        dispatcher: Dispatcher,
+        outbox: Outbox,
+        counters: Counters,
+        new_id: Callable[[], str],
+    ) -> None:
+        self._topics = topics
+        self._limits = limits
+        self._spool = spool
+        self._dispatcher = dispatcher
+        self._outbox = outbox
+        self._counters = counters
+        self._new_id = new_id
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    def receive(self, delivery: Delivery) -> None:
+        """Take a message from the bus. Once closed, leave it unacknowledged: the broker keeps it for the next start."""
+        if self._closed:
+            return
+        task = asyncio.create_task(self._handle(delivery), name=f"intake {delivery.message.topic[:80]}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Take no more messages, and finish with those that were taken. Idempotent."""
+        self._closed = True
+        await asyncio.gather(*self._tasks)
+
+    async def recover(self, unfinished: Iterable[Unfinished]) -> None:
+        """Let the jobs that an earlier run of the agent was promised to answer wait again, in their order."""
+        for each in unfinished:
+            if each.job is None:
+                error = JobError(Code.INTERNAL, "the stored request cannot be read by this version of the agent")
+                await self._refuse(each.key, Reply(), error)
+            else:
+                self._dispatcher.admit(self._ticket(each.job, each.received_at, each.attempt))
+                if each.canceled:
+                    self._dispatcher.cancel(each.key)
+
+    async def _handle(self, delivery: Delivery) -> None:
+        try:
+            await self._answer(delivery)
+        except Exception:
+            # A defect of ours. The message is acknowledged all the same: it would meet the same defect again.
+            self._counters.broken += 1
+            _log.exception("request.broke", topic=delivery.message.topic)
+        delivery.ack()
+
+    async def _answer(self, delivery: Delivery) -> None:
+        message = delivery.message
+        route = self._topics.read(message.topic)
+        if route is None:
+            self._ignore("topic_not_ours", message.topic)
+        elif delivery.retained:
+            # Retained is what was said once, to whoever may care; a job is said now, to be answered once.
+            self._ignore("retained", message.topic)
+        elif route.kind is Kind.CANCEL:
+            await self._cancel(route, read_cancel(message))
+        else:
+            await self._admit(read_request(message, route, self._topics, self._limits, self._new_id()))
+
+    def _ignore(self, why: str, topic: str) -> None:
+        self._counters.ignored += 1
+        _log.warning("request.ignored", why=why, topic=topic)
+
+    async def _cancel(self, route: Route, job_id: str | None) -> None:
+        if job_id is None:
+            self._counters.ignored += 1
+            _log.warning("cancel.ignored", why="no_id", client=route.client)
+            return
+        key = Key(route.client, job_id)
+        try:
+            receipt = await self._spool.cancel(key)
+        except SpoolError as error:
+            # The mark would only matter after a crash: cancel what runs now all the same.
+            _log.error("cancel.not_stored", client=key.client, id=key.id, error=str(error))
+            receipt = Receipt.RUNNING
+        match receipt:
+            case Receipt.RUNNING:
+                self._dispatcher.cancel(key)
+            case Receipt.FINISHED:
+                self._outbox.wake()
+            case Receipt.NEW:
+                self._counters.ignored += 1
+                _log.warning("cancel.ignored", why="unknown_id", client=key.client, id=key.id)
+
+    async def _admit(self, request: Job | Refusal) -> None:
+        if isinstance(request, Refusal):
+            await self._refuse(request.key, request.reply, request.error)
+            return
+        decision = self._dispatcher.decide(request)
+        if isinstance(decision, JobError):
+            await self._refuse(request.key, request.reply, decision)
+            return
+        refused = self._dispatcher.hold()
+        if refused is not None:
+            await self._refuse(request.key, request.reply, refused)
+            return
+        received_at = time.time()
+        try:
+            receipt = await self._spool.accept(request, received_at)
+        except SpoolError as error:
+            self._refuse_unstored(request.key, request.reply, error)
+            return
+        finally:
+            self._dispatcher.release()
+        self._settle(receipt, request.key)
+        if receipt is Receipt.NEW:
+            self._counters.accepted += 1
+            self._dispatcher.admit(self._ticket(request, received_at, 1))
+
+    async def _refuse(self, key: Key, reply: Reply, error: JobError) -> None:
+        final = _refused(key, reply, error)
+        try:
+            receipt = await self._outbox.refuse(final, reply)
+        except SpoolError as broken:
+            self._refuse_unstored(key, reply, broken)
+            return
+        self._settle(receipt, key)
+        if receipt is Receipt.NEW:
+            self._counters.finished[str(error.code)] += 1
+            _log.info("job.refused", client=key.client, id=key.id, code=str(error.code))
+
+    def _refuse_unstored(self, key: Key, reply: Reply, broken: SpoolError) -> None:
+        """Refuse what cannot be written down: the answer goes out from memory, before the acknowledgement."""
+        _log.error("spool.failed", client=key.client, id=key.id, error=str(broken))
+        error = JobError(Code.INTERNAL, f"this box cannot store jobs now: {broken}", retry_after_s=30.0)
+        self._outbox.send_unstored(_refused(key, reply, error), reply)
+
+    def _settle(self, receipt: Receipt, key: Key) -> None:
+        if receipt is not Receipt.NEW:
+            self._counters.duplicates += 1
+            _log.info("request.repeated", client=key.client, id=key.id, known_as=str(receipt))
+        self._outbox.wake()
+
+    def _ticket(self, job: Job, received_at: float, attempt: int) -> Ticket:
+        """Place a job's wall-clock arrival on the monotonic clock, which deadlines are measured by."""
+        now = asyncio.get_running_loop().time()
+        received = now - max(0.0, time.time() - received_at)
+        deadline = None if job.deadline_s is None else received + job.deadline_s
+        return Ticket(job, received, deadline, attempt)
+
+
+def _refused(key: Key, reply: Reply, error: JobError) -> Final:
+    return Final(key, Outcome.REJECTED, placement=Placed(reason=str(error.code)), error=error, notice=reply.notice)

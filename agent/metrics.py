@@ -1,0 +1,64 @@
+"""Numbers about the box, published every few seconds: counted by the rooms, gathered here."""
+
+import os
+from collections import Counter
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(slots=True)
+class Counters:
+    """What has happened since the start. Only ever counted up.
+
+    Attributes:
+        accepted: jobs taken on.
+        duplicates: repeats of known jobs.
+        ignored: messages that nobody could be answered for.
+        broken: messages that met a defect.
+        finished: finals by their error code, ``ok`` for success.
+        completion_tokens: tokens produced.
+
+    """
+
+    accepted: int = 0
+    duplicates: int = 0
+    ignored: int = 0
+    broken: int = 0
+    finished: Counter[str] = field(default_factory=Counter)
+    completion_tokens: int = 0
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the counters for ``metrics``. (`dataclasses.asdict` cannot copy a Counter.)"""
+        return {each.name: getattr(self, each.name) for each in fields(self)} | {"finished": dict(self.finished)}
+
+
+def resident_bytes(pid: int | str = "self") -> int:
+    """Resident memory of a process in bytes; 0 if it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * _PAGE
+    except OSError:
+        return 0
+
+
+def available_bytes() -> int | None:
+    """Memory the kernel could hand out without swapping, in bytes; None where it does not say."""
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
+
+
+def temperature_c(zones: Path = Path("/sys/class/thermal")) -> float | None:
+    """Return the hottest thermal zone in degrees Celsius; None where there is no sensor."""
+    found = []
+    for zone in zones.glob("thermal_zone*/temp"):
+        try:
+            found.append(int(zone.read_text(encoding="ascii")) / 1000)
+        except (OSError, ValueError):
+            continue  # a sensor that is asleep refuses to be read
+    return max(found, default=None)

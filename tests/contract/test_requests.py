@@ -1,0 +1,301 @@
+"""What a client may send, and what it is told when it sends something else."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.contract.errors import Code
+from agent.contract.jobs import Job, Key, Message
+from agent.contract.messages import Inbound
+from agent.contract.requests import Limits, Refusal, read_cancel, read_request
+from agent.contract.topics import Kind, Route, Topics, is_identifier
+
+TOPICS = Topics("slm", "box1")
+LIMITS = Limits(text_bytes=64_000, image_bytes=64_000)
+ROUTE = Route(Kind.TEXT, "dev7")
+MADE = "made-id"
+
+
+def read(payload: bytes | dict[str, Any], route: Route = ROUTE, **properties: Any) -> Job | Refusal:
+    data = json.dumps(payload).encode() if isinstance(payload, dict) else payload
+    return read_request(Inbound("unused", data, **properties), route, TOPICS, LIMITS, MADE)
+
+
+def job(payload: bytes | dict[str, Any], **properties: Any) -> Job:
+    found = read(payload, **properties)
+    assert isinstance(found, Job), found
+    return found
+
+
+def refusal(payload: bytes | dict[str, Any], **properties: Any) -> Refusal:
+    found = read(payload, **properties)
+    assert isinstance(found, Refusal), found
+    return found
+
+
+def test_plain_text_is_the_prompt() -> None:
+    assert job(b"How warm is it?").messages == (Message(role="user", content="How warm is it?"),)
+
+
+def test_plain_text_that_is_a_json_value_but_no_object_is_the_prompt() -> None:
+    assert job(b"[1, 2]").messages[0].text == "[1, 2]"
+
+
+def test_every_field_of_the_contract_reaches_the_job() -> None:
+    found = job(
+        {
+            "id": "j1",
+            "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}],
+            "model": "m",
+            "max_tokens": 5,
+            "temperature": 0.5,
+            "top_p": 0.9,
+            "top_k": 40,
+            "seed": 7,
+            "stop": ["\n"],
+            "response_format": {"type": "json_object"},
+            "stream": False,
+            "priority": "high",
+            "deadline_s": 3,
+            "placement": "local_only",
+            "private": True,
+        }
+    )
+    assert found.model_dump(exclude={"reply", "messages"}) == {
+        "client": "dev7",
+        "id": "j1",
+        "model": "m",
+        "sampling": {
+            "max_tokens": 5,
+            "temperature": 0.5,
+            "top_p": 0.9,
+            "top_k": 40,
+            "seed": 7,
+            "stop": ("\n",),
+        },
+        "response_format": {"type": "json_object", "json_schema": None},
+        "stream": False,
+        "priority": "high",
+        "deadline_s": 3.0,
+        "placement": "local_only",
+        "private": True,
+    }
+
+
+def test_a_job_survives_the_way_to_disk_and_back() -> None:
+    schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
+    found = job({"prompt": "Hi", "stop": "x", "response_format": schema}, correlation=b"\x00\xff")
+    assert Job.load(found.dump()) == found
+
+
+def test_one_stop_string_is_a_list_of_one() -> None:
+    assert job({"prompt": "Hi", "stop": "END"}).sampling.stop == ("END",)
+
+
+def test_content_parts_keep_their_text_and_their_pictures_in_order() -> None:
+    url = "data:image/png;base64,AAAA"
+    content = [
+        {"type": "text", "text": "first"},
+        {"type": "image_url", "image_url": {"url": url}},
+        {"type": "text", "text": "last"},
+    ]
+    message = job({"messages": [{"role": "user", "content": content}]}).messages[0]
+    assert (message.text, [image.url for image in message.images]) == ("first\nlast", [url])
+
+
+@pytest.mark.parametrize(
+    ("payload", "sentence"),
+    [
+        (b"", "the request is empty: send a prompt, or a JSON object with one"),
+        (b"  \n", "the request is empty: send a prompt, or a JSON object with one"),
+        (b"\xff\xfe", "a text request is UTF-8 text or a JSON object, and this is neither"),
+        ({}, "give a `prompt` or `messages`"),
+        ({"prompt": ""}, "`prompt`: string should have at least 1 character"),
+        ({"prompt": 5}, "`prompt`: input should be a valid string"),
+        ({"prompt": "x", "messages": [{"role": "user", "content": "x"}]}, "give either `prompt` or `messages`, not both"),
+        ({"messages": []}, "`messages`: list should have at least 1 item after validation, not 0"),
+        ({"messages": [{"role": "user", "content": ""}]}, "`messages.0.content`: string should have at least 1 character"),
+        (
+            {"messages": [{"role": "tool", "content": "x"}]},
+            "`messages.0.role`: input should be 'system', 'user' or 'assistant'",
+        ),
+        ({"prompt": "x", "max_tokens": 0}, "`max_tokens`: input should be greater than or equal to 1"),
+        ({"prompt": "x", "max_tokens": "5"}, "`max_tokens`: input should be a valid integer"),
+        ({"prompt": "x", "max_tokens": True}, "`max_tokens`: input should be a valid integer"),
+        ({"prompt": "x", "temperature": 3}, "`temperature`: input should be less than or equal to 2"),
+        ({"prompt": "x", "top_p": 0}, "`top_p`: input should be greater than 0"),
+        ({"prompt": "x", "stop": [""]}, "`stop.0`: string should have at least 1 character"),
+        ({"prompt": "x", "stop": [1]}, "`stop.0`: input should be a valid string"),
+        ({"prompt": "x", "stream": "yes"}, "`stream`: input should be a valid boolean"),
+        ({"prompt": "x", "priority": "urgent"}, "`priority`: input should be 'low', 'normal' or 'high'"),
+        ({"prompt": "x", "deadline_s": -1}, "`deadline_s`: input should be greater than 0"),
+        ({"prompt": "x", "max_token": 5}, "unknown field `max_token`; did you mean `max_tokens`?"),
+        (
+            {"prompt": "x", "response_format": {"type": "json_schema"}},
+            "`json_schema` goes with response_format type `json_schema`, and only there",
+        ),
+        (b'{"prompt": "x"', "the request is not valid JSON: EOF while parsing an object at line 1 column 14"),
+        (b'{"prompt": "x", "temperature": NaN}', "the request is not valid JSON: expected value at line 1 column 32"),
+        (b'{"prompt": "x", "temperature": 1e999}', "`temperature`: input should be a finite number"),
+        (b'{"prompt": "\\ud800"}', "the request is not valid JSON: unexpected end of hex escape at line 1 column 19"),
+    ],
+)
+def test_bad_input_is_refused_with_a_sentence(payload: bytes | dict[str, Any], sentence: str) -> None:
+    assert (refusal(payload).error.code, refusal(payload).error.message) == (Code.BAD_REQUEST, sentence)
+
+
+def test_an_unknown_field_without_a_neighbour_is_told_what_is_known() -> None:
+    assert "known are deadline_s, id, image" in refusal({"prompt": "x", "zzz": 1}).error.message
+
+
+def test_deep_nesting_is_refused() -> None:
+    assert refusal(b'{"prompt":' + b"[" * 60_000).error.code is Code.BAD_REQUEST
+
+
+def test_an_oversize_request_is_refused_by_its_size_under_the_id_that_comes_first() -> None:
+    found = refusal(b'{"id": "big", "prompt": "' + b"x" * 100_000 + b'"}')
+    assert (found.key, found.error.code) == (Key("dev7", "big"), Code.TOO_LARGE)
+
+
+@pytest.mark.parametrize("bad", ["a/b", "+", "#", "", "x" * 65, "ä", 5, None, ["j1"]])
+def test_an_id_that_is_no_identifier_is_refused_under_a_new_one(bad: object) -> None:
+    found = refusal({"id": bad, "prompt": "x"})
+    assert (found.key.id, found.error.code) == (MADE, Code.BAD_REQUEST)
+
+
+def test_a_request_without_an_id_gets_one() -> None:
+    assert job({"prompt": "x"}).id == MADE
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b'{"id": "j1", "prompt": 5}',
+        b'{"id": "j1", "prompt": "cut off here',
+        b'{"prompt": "x", "id": "j1", "messages": [1,',
+    ],
+)
+def test_a_refusal_goes_under_the_id_that_can_still_be_read(payload: bytes) -> None:
+    assert refusal(payload).key == Key("dev7", "j1")
+
+
+def test_correlation_data_that_is_an_identifier_is_the_id() -> None:
+    assert job({"prompt": "x"}, correlation=b"req-1").id == "req-1"
+
+
+def test_the_id_in_the_body_goes_before_correlation_data() -> None:
+    assert job({"id": "j1", "prompt": "x"}, correlation=b"req-1").id == "j1"
+
+
+def test_correlation_data_that_is_no_identifier_is_only_echoed() -> None:
+    found = job({"prompt": "x"}, correlation=b"\x00\x01")
+    assert (found.id, found.reply.correlation) == (MADE, "0001")
+
+
+def test_message_expiry_is_the_deadline() -> None:
+    assert job(b"x", expiry_s=7).deadline_s == 7.0
+
+
+def test_the_earlier_of_expiry_and_deadline_holds() -> None:
+    assert job({"prompt": "x", "deadline_s": 3}, expiry_s=7).deadline_s == 3.0
+
+
+def test_user_properties_serve_raw_payloads() -> None:
+    found = job(b"x", properties={"max_tokens": "5", "stream": "false", "priority": "low", "traceparent": "00-ab"})
+    assert (found.sampling.max_tokens, found.stream, found.priority) == (5, False, "low")
+
+
+def test_a_wrong_user_property_is_refused_by_name() -> None:
+    assert refusal(b"x", properties={"max_tokens": "many"}).error.message == "`max_tokens`: input should be a valid integer"
+
+
+@pytest.mark.parametrize("topic", ["slm/box1/res/dev7/mine", "clients/dev7/inbox/1"])
+def test_a_response_topic_of_the_clients_own_is_used(topic: str) -> None:
+    assert job(b"x", response_topic=topic).reply.topic == topic
+
+
+@pytest.mark.parametrize(
+    "topic",
+    [
+        "slm/box1/res/dev8/x",
+        "slm/box1/req/dev7/text",
+        "slm/box1/res/dev7/",
+        "slm/box1/res/dev70/x",
+        "clients/dev7/#",
+        "clients/dev7/+/x",
+        "clients/dev7/\0",
+        "clients/dev7/" + "x" * 256,
+        "home/door/open",
+        "",
+    ],
+)
+def test_any_other_response_topic_is_not_used_and_the_final_will_say_so(topic: str) -> None:
+    reply = job(b"x", response_topic=topic).reply
+    assert reply.topic is None
+    assert str(reply.notice).startswith("the response topic was not used: ")
+
+
+@pytest.mark.parametrize("payload", [b"\xff\xd8\xff\xe0...", b"\x89PNG\r\n\x1a\n..."])
+def test_a_raw_frame_is_unsupported_without_a_vision_model(payload: bytes) -> None:
+    assert refusal(payload, route=Route(Kind.IMAGE, "dev7", "porch")).error.code is Code.UNSUPPORTED
+
+
+@pytest.mark.parametrize(
+    ("payload", "found"),
+    [
+        (b"j1", "j1"),
+        (b" j1\n", "j1"),
+        (b'{"id": "j1"}', "j1"),
+        (b'{"id": 5}', None),
+        (b"{", None),
+        (b"a/b", None),
+        (b"\xff", None),
+        (b"x" * 2000, None),
+    ],
+)
+def test_a_cancel_names_an_id_bare_or_in_json(payload: bytes, found: str | None) -> None:
+    assert read_cancel(Inbound("unused", payload)) == found
+
+
+def test_an_empty_cancel_means_its_correlation_data() -> None:
+    assert read_cancel(Inbound("unused", b"", correlation=b"j1")) == "j1"
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+names = st.sampled_from(["id", "prompt", "messages", "stop", "image", "images", "response_format", "stream", "seed"])
+
+
+@given(st.binary(max_size=200) | st.dictionaries(names, json_values, max_size=4).map(lambda d: json.dumps(d).encode()))
+def test_whatever_arrives_is_a_job_or_a_refusal_with_a_publishable_id(payload: bytes) -> None:
+    found = read(payload)
+    assert is_identifier(found.key.id)
+    assert isinstance(found, Job) or found.error.message
+
+
+@given(st.text(max_size=80))
+def test_no_topic_makes_the_reader_stumble(tail: str) -> None:
+    route = TOPICS.read(f"slm/box1/req/{tail}")
+    assert route is None or is_identifier(route.client)
+
+
+@pytest.mark.parametrize(
+    ("topic", "route"),
+    [
+        ("slm/box1/req/dev7/text", Route(Kind.TEXT, "dev7")),
+        ("slm/box1/req/dev7/cancel", Route(Kind.CANCEL, "dev7")),
+        ("slm/box1/req/dev7/image/porch", Route(Kind.IMAGE, "dev7", "porch")),
+        ("slm/box1/req/dev7/image", None),
+        ("slm/box1/req/de v7/text", None),
+        ("slm/box2/req/dev7/text", None),
+        ("slm/box1/res/dev7/j1/final", None),
+    ],
+)
+def test_request_topics_are_read(topic: str, route: Route | None) -> None:
+    assert TOPICS.read(topic) == route

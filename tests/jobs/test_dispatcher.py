@@ -1,0 +1,316 @@
+"""A job from admitted to final, with an engine whose every step the test decides."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from agent.admission import Queue, Ticket
+from agent.contract.errors import Code, JobError
+from agent.contract.events import Final, Outcome
+from agent.contract.jobs import Job, Key, Message
+from agent.contract.messages import Outgoing
+from agent.contract.topics import Topics
+from agent.dispatcher import Dispatcher
+from agent.engines.base import Health
+from agent.testing import FakeEngine
+
+
+@dataclass
+class Box:
+    """A dispatcher with everything around it faked."""
+
+    engine: FakeEngine
+    max_jobs: int = 9
+    finals: dict[str, Final] = field(default_factory=dict)
+    sent: list[Outgoing] = field(default_factory=list)
+    requeued: list[tuple[str, int]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._finished = asyncio.Condition()
+        self.disk = asyncio.Event()
+        self.disk.set()
+        self.dispatcher = Dispatcher(
+            self.engine,
+            Queue(self.max_jobs),
+            self._finish,
+            self._restarted,
+            topics=Topics("slm", "box1"),
+            send=self._send,
+            flush_s=3600.0,
+            clock=asyncio.get_running_loop().time,
+        )
+
+    def _send(self, out: Outgoing) -> bool:
+        self.sent.append(out)
+        return True
+
+    async def _finish(self, job: Job, final: Final) -> None:
+        async with self._finished:
+            assert job.id not in self.finals, "a job has one final"
+            self.finals[job.id] = final
+            self._finished.notify_all()
+
+    async def _restarted(self, key: Key, attempt: int) -> None:
+        self.requeued.append((key.id, attempt))
+        await self.disk.wait()
+
+    def admit(self, name: str, *, deadline_s: float | None = None, **fields: Any) -> Key:
+        job = Job(client="c", id=name, messages=(Message(role="user", content="x"),), **fields)
+        now = asyncio.get_running_loop().time()
+        self.dispatcher.admit(Ticket(job, now, None if deadline_s is None else now + deadline_s))
+        return job.key
+
+    async def final(self, name: str) -> Final:
+        async with self._finished:
+            await self._finished.wait_for(lambda: name in self.finals)
+        return self.finals[name]
+
+    def events(self, name: str, kind: str) -> list[dict[str, Any]]:
+        topic = f"slm/box1/res/c/{name}/{kind}"
+        return [json.loads(out.payload) for out in self.sent if out.topic == topic]
+
+
+@asynccontextmanager
+async def running(slots: int = 2, health: Health | None = None) -> AsyncIterator[Box]:
+    engine = FakeEngine(slots)
+    if health is not None:
+        engine.health = health
+    box = Box(engine)
+    task = asyncio.create_task(box.dispatcher.run())
+    yield box
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_job_ends_with_its_words_and_its_numbers() -> None:
+    async with running() as box:
+        attempt = await box.engine.attempt(box.admit("j1"))
+        attempt.start(prompt_tokens=3)
+        attempt.say("Hello", " world")
+        attempt.finish(completion_tokens=2)
+        final = await box.final("j1")
+        assert (final.outcome, final.text, final.finish_reason) == (Outcome.SUCCEEDED, "Hello world", "stop")
+        assert (final.usage.prompt_tokens, final.usage.completion_tokens, final.seq) == (3, 2, 2)
+        assert (final.placement.where, final.placement.reason, final.placement.model) == ("local", "preferred", "fake")
+
+
+async def test_states_tell_the_way_of_a_job() -> None:
+    async with running() as box:
+        attempt = await box.engine.attempt(box.admit("j1"))
+        attempt.start()
+        attempt.finish()
+        await box.final("j1")
+        assert [body["state"] for body in box.events("j1", "state")] == ["accepted", "started"]
+
+
+async def test_no_more_jobs_run_than_the_engine_has_slots() -> None:
+    async with running(slots=1) as box:
+        first = await box.engine.attempt(box.admit("a"))
+        box.admit("b")
+        assert box.dispatcher.load.queued == 1
+        first.start()
+        first.finish()
+        await box.engine.attempt(Key("c", "b"))
+        assert box.dispatcher.load.queued == 0
+
+
+async def test_jobs_wait_while_the_model_loads() -> None:
+    async with running(health=Health("loading", "fake")) as box:
+        key = box.admit("j1")
+        assert box.dispatcher.load.queued == 1
+        box.engine.become(Health("ready", "fake"))
+        await box.engine.attempt(key)
+
+
+async def test_waiting_jobs_are_refused_once_the_model_has_failed() -> None:
+    async with running(health=Health("loading", "fake")) as box:
+        box.admit("j1")
+        box.engine.become(Health("failed", "fake", detail="the model's files are damaged"))
+        final = await box.final("j1")
+        assert final.error is not None
+        assert (final.outcome, final.error.code) == (Outcome.REJECTED, Code.MODEL_UNAVAILABLE)
+        assert final.error.message == "the model's files are damaged"
+
+
+async def test_a_waiting_job_is_cancelled() -> None:
+    async with running(slots=1) as box:
+        await box.engine.attempt(box.admit("a"))
+        box.dispatcher.cancel(box.admit("b"))
+        final = await box.final("b")
+        assert (final.outcome, final.text, final.placement.where) == (Outcome.CANCELED, "", "none")
+
+
+async def test_a_running_job_is_cancelled_with_what_it_said_and_its_engine_let_go() -> None:
+    async with running() as box:
+        key = box.admit("j1")
+        attempt = await box.engine.attempt(key)
+        attempt.start()
+        attempt.say("Hel")
+        while not box.events("j1", "chunk"):
+            await asyncio.sleep(0)
+        box.dispatcher.cancel(key)
+        final = await box.final("j1")
+        assert (final.outcome, final.text) == (Outcome.CANCELED, "Hel")
+        assert attempt.closed.is_set()
+
+
+async def test_a_job_cancelled_before_its_task_ran_is_cancelled() -> None:
+    async with running() as box:
+        key = box.admit("j1")
+        await asyncio.sleep(0)  # the dispatcher starts the job's task, which has not run yet
+        box.dispatcher.cancel(key)
+        assert (await box.final("j1")).outcome is Outcome.CANCELED
+
+
+async def test_cancelling_twice_gives_one_final() -> None:
+    async with running() as box:
+        key = box.admit("j1")
+        (await box.engine.attempt(key)).start()
+        box.dispatcher.cancel(key)
+        box.dispatcher.cancel(key)
+        assert (await box.final("j1")).outcome is Outcome.CANCELED
+
+
+async def test_a_job_that_waits_past_its_deadline_times_out() -> None:
+    async with running(slots=1) as box:
+        await box.engine.attempt(box.admit("a"))
+        box.admit("b", deadline_s=0.02)
+        final = await box.final("b")
+        assert final.error is not None
+        assert (final.outcome, final.error.code) == (Outcome.TIMED_OUT, Code.DEADLINE)
+
+
+async def test_a_job_that_runs_past_its_deadline_times_out_with_what_it_said() -> None:
+    async with running() as box:
+        attempt = await box.engine.attempt(box.admit("j1", deadline_s=0.05))
+        attempt.start()
+        attempt.say("Hel")
+        final = await box.final("j1")
+        assert (final.outcome, final.text) == (Outcome.TIMED_OUT, "Hel")
+        assert attempt.closed.is_set()
+
+
+async def test_a_job_whose_engine_died_begins_again_with_nothing_of_the_first_attempt() -> None:
+    async with running() as box:
+        key = box.admit("j1")
+        first = await box.engine.attempt(key)
+        first.start()
+        first.say("old")
+        first.lose()
+        second = await box.engine.attempt(key, 2)
+        second.start()
+        second.say("new")
+        second.finish()
+        final = await box.final("j1")
+        assert (final.text, final.attempt, final.seq) == ("new", 2, 1)
+        assert [(body["attempt"], body["seq"], body["text"]) for body in box.events("j1", "chunk")] == [
+            (1, 0, "old"),
+            (2, 0, "new"),
+        ]
+        assert [body["state"] for body in box.events("j1", "state")] == ["accepted", "started", "restarted"]
+
+
+async def test_the_new_attempt_is_on_disk_before_it_says_a_word() -> None:
+    async with running() as box:
+        key = box.admit("j1")
+        (await box.engine.attempt(key)).lose()
+        await box.engine.attempt(key, 2)
+        assert box.requeued == [("j1", 2)]
+
+
+async def test_a_job_cancelled_between_two_attempts_has_a_final() -> None:
+    async with running() as box:
+        box.disk.clear()
+        key = box.admit("j1")
+        (await box.engine.attempt(key)).lose()
+        while not box.requeued:
+            await asyncio.sleep(0)
+        box.dispatcher.cancel(key)
+        assert (await box.final("j1")).outcome is Outcome.CANCELED
+
+
+async def test_a_job_that_kills_the_engine_twice_is_internal_and_the_others_go_on() -> None:
+    async with running(slots=2) as box:
+        poison, innocent = box.admit("poison"), box.admit("innocent")
+        for key in (poison, innocent):
+            (await box.engine.attempt(key)).lose()
+        (await box.engine.attempt(poison, 2)).lose()
+        second = await box.engine.attempt(innocent, 2)
+        second.start()
+        second.finish()
+        outcomes = [(await box.final(name)).outcome for name in ("poison", "innocent")]
+        assert outcomes == [Outcome.REJECTED, Outcome.SUCCEEDED]
+        error = box.finals["poison"].error
+        assert error is not None
+        assert error.code is Code.INTERNAL
+
+
+async def test_suspects_run_one_at_a_time() -> None:
+    async with running(slots=2) as box:
+        keys = [box.admit("a"), box.admit("b")]
+        for key in keys:
+            (await box.engine.attempt(key)).lose()
+        second = await box.engine.attempt(keys[0], 2)
+        assert box.dispatcher.load.active == 1
+        second.start()
+        second.finish()
+        await box.engine.attempt(keys[1], 2)
+
+
+async def test_what_the_engine_refuses_before_it_starts_is_rejected() -> None:
+    async with running() as box:
+        attempt = await box.engine.attempt(box.admit("j1"))
+        attempt.fail(JobError(Code.TOO_LARGE, "the prompt has 9,000 tokens"))
+        final = await box.final("j1")
+        assert (final.outcome, final.placement.where) == (Outcome.REJECTED, "none")
+
+
+async def test_what_fails_after_the_start_has_failed() -> None:
+    async with running() as box:
+        attempt = await box.engine.attempt(box.admit("j1"))
+        attempt.start()
+        attempt.fail(JobError(Code.OUT_OF_MEMORY, "the engine ran out of memory"))
+        assert (await box.final("j1")).outcome is Outcome.FAILED
+
+
+async def test_a_defect_in_one_job_is_its_own_and_internal() -> None:
+    async with running() as box:
+        attempt = await box.engine.attempt(box.admit("j1"))
+        attempt.fail(ZeroDivisionError())
+        error = (await box.final("j1")).error
+        assert error is not None
+        assert error.code is Code.INTERNAL
+        (await box.engine.attempt(box.admit("j2"))).finish()
+        await box.final("j2")
+
+
+async def test_a_drain_lets_running_jobs_end_and_starts_none() -> None:
+    async with running(slots=1) as box:
+        attempt = await box.engine.attempt(box.admit("a"))
+        box.admit("b")
+        drained = asyncio.create_task(box.dispatcher.drain(60.0))
+        attempt.start()
+        attempt.finish()
+        assert await drained == 1
+        assert list(box.finals) == ["a"]
+
+
+async def test_a_drain_gives_up_at_its_deadline_and_leaves_the_job_without_a_final() -> None:
+    async with running(slots=1) as box:
+        attempt = await box.engine.attempt(box.admit("a"))
+        assert await box.dispatcher.drain(0.01) == 1
+        assert attempt.closed.is_set()
+        assert box.finals == {}
+
+
+@pytest.mark.parametrize("count", [0, 3])
+async def test_the_predicted_wait_is_zero_while_a_slot_is_free(count: int) -> None:
+    async with running(slots=4) as box:
+        for number in range(count):
+            await box.engine.attempt(box.admit(f"j{number}"))
+        assert box.dispatcher.load.predicted_wait_s == 0.0

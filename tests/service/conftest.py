@@ -1,0 +1,60 @@
+"""The whole agent in the test's own process, on a real broker and a real disk, with an engine that obeys."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.service import Service
+from agent.settings import Settings
+from agent.spool import Spool
+from agent.testing import FakeEngine
+from tests.brokers import Broker
+from tests.devices import Device
+
+Start = Callable[..., AbstractAsyncContextManager[Service]]
+
+
+@pytest.fixture(params=["5", "3.1.1"])
+def version(request: pytest.FixtureRequest) -> str:
+    """Each test that a device takes part in is run for both versions of MQTT."""
+    found: str = request.param
+    return found
+
+
+@pytest.fixture
+def settings(tmp_path: Path, broker: Broker) -> Settings:
+    return Settings.model_validate(
+        {"device": {"id": "box1"}, "mqtt": {"port": broker.port}, "state_dir": tmp_path / "state", "metrics_s": 0.1}
+    )
+
+
+@pytest.fixture
+def start(settings: Settings) -> Start:
+    """Start a box; it is drained at the end of the block, unless it was ended before."""
+
+    @asynccontextmanager
+    async def start(engine: FakeEngine, **changes: Any) -> AsyncIterator[Service]:
+        changed = settings.model_copy(update=changes)
+        stop = asyncio.Event()
+        service = Service(changed, await Spool.open(changed.state_dir), engine)
+        running = asyncio.create_task(service.run(stop))
+        try:
+            while not service.bus.connected:
+                await asyncio.sleep(0.005)
+                assert not running.done(), await running
+            yield service
+        finally:
+            stop.set()
+            await running
+
+    return start
+
+
+@pytest.fixture
+async def device(broker: Broker, version: str) -> AsyncIterator[Device]:
+    async with Device(broker.port, version=version) as found:
+        yield found
