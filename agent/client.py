@@ -21,7 +21,8 @@ from paho.mqtt.reasoncodes import ReasonCode
 from agent.contract.topics import Kind, Topics
 from agent.settings import Mqtt
 
-_CONNECT_S = 10.0
+# A broker that takes longer to answer is of no use to somebody who waits.
+_ANSWER_S = 10.0
 
 
 class ClientError(Exception):
@@ -51,6 +52,9 @@ class Client:
         self._topics = Topics(mqtt.root, node)
         self._name = name
         self._jobs: dict[str, asyncio.Queue[Event]] = {}
+        self._status = ""
+        self._online = asyncio.Event()
+        self._acknowledged: dict[int, asyncio.Future[None]] = {}
         self._client: paho.Client | None = None
 
     def __repr__(self) -> str:
@@ -95,6 +99,23 @@ class Client:
         finally:
             del self._jobs[job_id]
 
+    async def online(self, seconds: float) -> None:
+        """Wait for the box to say that it is online.
+
+        Args:
+            seconds: how long.
+
+        Raises:
+            ClientError: it did not.
+
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                await self._online.wait()
+        except TimeoutError:
+            said = f"is {self._status}" if self._status else "has never been seen at this broker"
+            raise ClientError(f"the box {self._topics.node} {said}: start it, or name another with --node") from None
+
     async def cancel(self, job_id: str) -> None:
         """Ask that a job of this client's be ended."""
         await self._publish(Kind.CANCEL, job_id.encode())
@@ -102,12 +123,14 @@ class Client:
     async def _publish(self, kind: Kind, payload: bytes) -> None:
         assert self._client is not None, "enter the client first"  # noqa: S101
         sent = self._client.publish(self._topics.request(self._name, kind), payload, qos=1)
+        acknowledged = self._acknowledged.setdefault(sent.mid, asyncio.get_running_loop().create_future())
         try:
-            await asyncio.to_thread(sent.wait_for_publish, _CONNECT_S)
-        except (RuntimeError, ValueError) as error:
-            raise ClientError(f"the broker did not take the request ({error}): is it still running?") from None
-        if not sent.is_published():
-            raise ClientError("the broker did not acknowledge the request: is it still running?")
+            async with asyncio.timeout(_ANSWER_S):
+                await acknowledged
+        except TimeoutError:
+            raise ClientError("the broker did not acknowledge the request: is it still running?") from None
+        finally:
+            self._acknowledged.pop(sent.mid, None)
 
     async def _connected(self, version: MQTTProtocolVersion) -> paho.Client:
         loop = asyncio.get_running_loop()
@@ -128,7 +151,7 @@ class Client:
             if reason.is_failure:
                 loop.call_soon_threadsafe(settle, str(reason))
             else:
-                client.subscribe(f"{self._topics.results(self._name, '+')}/+", qos=1)
+                client.subscribe([(f"{self._topics.results(self._name, '+')}/+", 1), (self._topics.status, 1)])
 
         def on_subscribe(_c: paho.Client, _u: object, _m: int, reasons: list[ReasonCode], _p: Properties | None) -> None:
             refused = any(reason.is_failure for reason in reasons)
@@ -140,12 +163,15 @@ class Client:
         def on_message(_c: paho.Client, _u: object, message: paho.MQTTMessage) -> None:
             loop.call_soon_threadsafe(self._take, message.topic, bytes(message.payload))
 
-        client.on_connect, client.on_subscribe = on_connect, on_subscribe
+        def on_publish(_c: paho.Client, _u: object, mid: int, _r: ReasonCode, _p: Properties) -> None:
+            loop.call_soon_threadsafe(self._published, mid)
+
+        client.on_connect, client.on_subscribe, client.on_publish = on_connect, on_subscribe, on_publish
         client.on_disconnect, client.on_message = on_disconnect, on_message
         await asyncio.to_thread(client.connect, self._mqtt.host, self._mqtt.port, self._mqtt.keepalive_s)
         client.loop_start()
         try:
-            async with asyncio.timeout(_CONNECT_S):
+            async with asyncio.timeout(_ANSWER_S):
                 await ready
         except (ClientError, TimeoutError) as error:
             client.disconnect()
@@ -153,7 +179,18 @@ class Client:
             raise ClientError(str(error) or "no answer to CONNECT") from None
         return client
 
+    def _published(self, mid: int) -> None:
+        # The broker's word can come before `publish` has returned and told the number.
+        future = self._acknowledged.setdefault(mid, asyncio.get_running_loop().create_future())
+        if not future.done():
+            future.set_result(None)
+
     def _take(self, topic: str, payload: bytes) -> None:
+        if topic == self._topics.status:
+            self._status = payload.decode("ascii", "replace")
+            if self._status == "online":
+                self._online.set()
+            return
         _, job_id, kind = topic.rsplit("/", 2)
         if job_id in self._jobs and kind in ("state", "chunk", "final"):
             self._jobs[job_id].put_nowait(Event(kind, json.loads(payload)))  # type: ignore[arg-type]

@@ -19,11 +19,11 @@ class Kind:
     """What may stand at a key.
 
     Attributes:
-        shape: ``keys`` with values, a ``list``, or a single ``value``.
+        shape: a section's ``keys`` with values, a ``list``, or a single ``value``.
         optional: whether null means something, too.
         secret: whether it must not be seen.
-        section: the model whose fields are the keys; None where any name is one.
-        element: annotation of a list's items, or of the values where any name is a key.
+        section: the model that declares a section's keys.
+        item: annotation of a list's items.
 
     """
 
@@ -31,7 +31,7 @@ class Kind:
     optional: bool = False
     secret: bool = False
     section: type[BaseModel] | None = None
-    element: object = None
+    item: object = None
 
     @classmethod
     def of(cls, annotation: object, *, optional: bool = False) -> "Kind":
@@ -42,30 +42,23 @@ class Kind:
         if origin in (Union, UnionType):
             (inner,) = (each for each in arguments if each is not NoneType)
             return cls.of(inner, optional=True)
-        if origin is dict:
-            return cls("keys", optional, element=arguments[1])
         if origin is tuple:
-            return cls("list", optional, element=arguments[0])
+            return cls("list", optional, item=arguments[0])
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             return cls("keys", optional, section=annotation)
         return cls("value", optional, secret=annotation is SecretStr)
 
     def below(self, name: str) -> "Kind | None":
         """Return what may stand at the key ``name`` in here; None if there is no such key."""
-        if self.section is not None:
-            field = self.section.model_fields.get(name)
-            return None if field is None else Kind.of(field.annotation)
-        return Kind.of(self.element) if self.shape == "keys" else None
-
-
-ROOT = Kind.of(Settings)
+        field = self.section.model_fields.get(name) if self.section else None
+        return None if field is None else Kind.of(field.annotation)
 
 
 def at(path: Path) -> Kind | None:
     """Return what may stand at a path of keys; None if there is no such key."""
-    kind: Kind | None = ROOT
+    kind: Kind | None = Kind.of(Settings)
     for name in path:
-        kind = None if kind is None else kind.below(name)
+        kind = kind.below(name) if kind else None
     return kind
 
 
@@ -87,7 +80,7 @@ def fields(section: type[BaseModel] = Settings, above: Path = ()) -> Iterator[tu
 def nearest(path: Path) -> str | None:
     """Return the known key that an unknown one probably means: its neighbour, or its namesake elsewhere."""
     above = at(path[:-1])
-    neighbours = above.section.model_fields if above is not None and above.section is not None else ()
+    neighbours = above.section.model_fields if above and above.section else ()
     if close := difflib.get_close_matches(path[-1], neighbours, 1):
         return dotted((*path[:-1], close[0]))
     namesakes = {known[-1]: known for known, _ in fields()}

@@ -32,7 +32,7 @@ except ImportError:  # PyYAML was built without libyaml
     from yaml import SafeLoader as _Loader  # type: ignore[assignment]
 
 _PREFIX = Settings.model_config["env_prefix"]
-_LEVEL = Settings.model_config["env_nested_delimiter"]
+_LEVEL = Settings.model_config["env_nested_delimiter"] or "__"
 _Tree: TypeAlias = dict[str, Any]
 
 
@@ -62,10 +62,11 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Something that sets keys; ``lined`` if its lines are worth naming."""
+    """Something that sets keys; ``lined`` if its lines are worth naming, ``private`` if it may hold secrets."""
 
     name: str
     lined: bool = False
+    private: bool = False
 
     def at(self, mark: Mark | None = None) -> Origin:
         return Origin(self.name, mark.line + 1 if self.lined and mark is not None else None)
@@ -129,18 +130,20 @@ class _Layers:
             except OSError as error:
                 raise _ProblemError(f"{file}: cannot be read ({error.strerror}); check its name and owner") from error
             if isinstance(node, MappingNode):
-                _merge(self._tree, self._mapping(node, keys.ROOT, (), source))
-            elif node is not None:
-                raise _ProblemError(f"{source.at(node.start_mark)}: should be keys with values, as in `mqtt: {{}}`")
+                _merge(self._tree, self._mapping(node, (), source))
+            elif not _is_null(node):
+                raise _ProblemError(
+                    f"{source.at(node.start_mark)}: should be keys with values, as in `mqtt: {{host: broker.lan}}`"
+                )
 
     def add_variable(self, name: str, text: str) -> None:
-        source = _Source(name)
+        source = _Source(name, private=True)
         path = tuple(name.upper().removeprefix(_PREFIX).lower().split(_LEVEL))
         with self._noting_problems():
             kind = _known(path, source.at())
             # A password may look like any YAML, so only what has parts is read as such.
             node = ScalarNode("", text, style='"') if kind.shape == "value" else _composed(text, source)
-            self._say(path, self._value(node, kind, path, source))
+            self._say(path, self._value(node, kind, path, source.at(), source))
 
     def add_override(self, override: str) -> None:
         source = _Source("command line")
@@ -150,8 +153,7 @@ class _Layers:
             if not equals:
                 raise _ProblemError(f"{source.name}: `{override}` should have the form key=value")
             kind = _known(path, source.at())
-            _refuse_secret(path, kind, source.at())
-            self._say(path, self._value(_composed(text, source), kind, path, source))
+            self._say(path, self._value(_composed(text, source), kind, path, source.at(), source))
 
     def loaded(self) -> Loaded:
         try:
@@ -177,24 +179,28 @@ class _Layers:
             tree = {name: tree}
         _merge(self._tree, tree)
 
-    def _value(self, node: Node | None, kind: Kind, path: Path, source: _Source) -> object:
+    def _value(self, node: Node, kind: Kind, path: Path, origin: Origin, source: _Source) -> object:
         """Read a node as what may stand at its key; keys that may not are left out, and told of."""
-        origin = self._origins[path] = source.at(node.start_mark if node else None)
-        if node is None or (isinstance(node, ScalarNode) and node.tag.endswith(":null") and not node.style):
+        self._origins[path] = origin
+        if _is_null(node):
             # A section of which every key is commented out says nothing.
             return {} if kind.section and not kind.optional else None
         match kind.shape, node:
             case "keys", MappingNode():
-                return self._mapping(node, kind, path, source)
+                return self._mapping(node, path, source)
             case "list", SequenceNode():
-                item = Kind.of(kind.element)
-                return [self._value(each, item, (*path, str(n)), source) for n, each in enumerate(node.value)]
+                items, item = enumerate(node.value), Kind.of(kind.item)
+                return [
+                    self._value(each, item, (*path, str(n)), source.at(each.start_mark), source) for n, each in items
+                ]
             case "value", ScalarNode():
+                if kind.secret and not source.private:
+                    raise _ProblemError(f"{origin}: {_no_place_for(path)}")
                 return node.value
         shape = {"keys": "keys with values", "list": "a list", "value": "a single value"}[kind.shape]
         raise _ProblemError(f"{origin}: `{dotted(path)}` should be {shape}")
 
-    def _mapping(self, node: MappingNode, kind: Kind, above: Path, source: _Source) -> _Tree:
+    def _mapping(self, node: MappingNode, above: Path, source: _Source) -> _Tree:
         tree: _Tree = {}
         lines: dict[str, int | None] = {}
         for key, value in node.value:
@@ -205,9 +211,7 @@ class _Layers:
                 if name in lines:
                     raise _ProblemError(f"{origin}: `{dotted(path)}` is already set in line {lines[name]}")
                 lines[name] = key.start_mark.line + 1
-                below = _known(path, origin)
-                _refuse_secret(path, below, origin)
-                tree[name] = self._value(value, below, path, source)
+                tree[name] = self._value(value, _known(path, origin), path, origin, source)
         return tree
 
     def _complaint(self, error: ErrorDetails) -> str:
@@ -215,22 +219,28 @@ class _Layers:
         path = tuple(str(step) for step in error["loc"])
         said = [path[:n] for n in range(len(path), 0, -1) if path[:n] in self._origins]
         where = f"{self._origins[said[0]]}: " if said else ""
-        what = re.sub(r"^(Input|String|Value error,|Value) ", "", error["msg"])
-        kind = keys.at(path)
-        value = error["input"]
+        kind, value = keys.at(path), error["input"]
         given = f", not `{value}`" if isinstance(value, str) and not (kind and kind.secret) else ""
-        return f"{where}`{dotted(path)}`: {what}{given}"
+        # pydantic's "Input should be a valid integer, unable to parse string as an integer" and the like.
+        expected = re.sub(r"^(Value error,|Value|Input|String) |, unable to parse.*", "", error["msg"])
+        return f"{where}`{dotted(path)}`{'' if expected.startswith('should') else ':'} {expected}{given}"
 
 
-def _composed(text: str | bytes, source: _Source) -> Node | None:
-    """Parse YAML as far as its nodes, which know their lines; None if there are none."""
+def _composed(text: str | bytes, source: _Source) -> Node:
+    """Parse YAML as far as its nodes, which know their lines."""
     try:
-        node: Node | None = yaml.compose(text, Loader=_Loader)
+        # An empty document has no node, and means null.
+        node: Node = yaml.compose(text, Loader=_Loader) or ScalarNode("tag:yaml.org,2002:null", "")
     except yaml.MarkedYAMLError as error:
         raise _ProblemError(f"{source.at(error.problem_mark)}: not YAML: {error.problem}") from error
     except yaml.YAMLError as error:
         raise _ProblemError(f"{source.name}: not YAML: {' '.join(str(error).split())}") from error
     return node
+
+
+def _is_null(node: Node) -> bool:
+    """Whether a node is null, as written without quotes."""
+    return isinstance(node, ScalarNode) and node.tag.endswith(":null") and not node.style
 
 
 def _known(path: Path, origin: Origin) -> Kind:
@@ -242,13 +252,9 @@ def _known(path: Path, origin: Origin) -> Kind:
     return kind
 
 
-def _refuse_secret(path: Path, kind: Kind, origin: Origin) -> None:
-    if kind.secret:
-        key = dotted(path)
-        variable = _PREFIX + _LEVEL.join(path).upper()
-        raise _ProblemError(
-            f"{origin}: `{key}` is a secret, which too many can read here; set `{key}_file`, or {variable}"
-        )
+def _no_place_for(secret: Path) -> str:
+    key, variable = dotted(secret), _PREFIX + _LEVEL.join(secret).upper()
+    return f"`{key}` is a secret, which too many can read here; set `{key}_file`, or {variable}"
 
 
 def _merge(base: _Tree, over: _Tree) -> None:

@@ -20,7 +20,7 @@ from agent.contract.requests import Limits
 from agent.contract.topics import Topics
 from agent.dispatcher import Dispatcher
 from agent.engines.base import Engine
-from typing import Any as LocalEngine
+from agent.engines.local import LocalEngine
 from agent.intake import Intake
 from agent.metrics import Counters
 from agent.models.store import resolve
@@ -179,9 +179,11 @@ class Service:
 
 def local_engine(settings: Settings) -> LocalEngine:
     """Build the engine that runs the configured text model on this box."""
+    folder = resolve(settings.models.text, settings.models_dir)
     return LocalEngine(
-        settings.models.text,
-        resolve(settings.models.text, settings.models_dir),
+        # Of a folder only its name is told: where it lies is nobody's business on the wire.
+        folder.name,
+        folder,
         slots=settings.engine.slots,
         threads=settings.engine.threads,
         default_max_tokens=settings.limits.max_tokens,

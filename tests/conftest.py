@@ -10,7 +10,7 @@ from tests.brokers import Broker
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Broker]:
-    """A running mosquitto with anonymous access."""
+    """Start a mosquitto with anonymous access."""
     directory = tmp_path / "broker"
     directory.mkdir()
     with Broker(directory) as running:

@@ -73,16 +73,17 @@ class Bus(Protocol):
         """Counters since the start."""
 
     def send(self, out: Outgoing) -> bool:
-        """Publish without waiting, or not at all; never raises.
+        """Publish without waiting, or not at all; never raises. A message that is not a valid one is logged.
 
         Returns False if nothing was kept: not connected, congested (QoS 0), too many waiting for their PUBACK
-        (QoS 1), or a message that no broker would take. What was kept is lost with the connection.
+        (QoS 1), or not valid (QoS 0) or too large. What was kept is lost with the connection.
         """
 
     async def deliver(self, out: Outgoing) -> None:
         """Publish at QoS 1 and return when the broker has it, however many connections that takes.
 
-        Order is kept among deliveries, and with sends at QoS 1, while the connection lasts. It may arrive more than once. The caller bounds the time; a cancelled delivery may still arrive.
+        Order is kept among deliveries, and with sends at QoS 1, while the connection lasts. A message may arrive
+        more than once. The caller bounds the time; a cancelled delivery may still arrive.
 
         Raises:
             BusError: it can never be delivered as it is: invalid, too large, or refused by the broker.

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import structlog
 
@@ -114,10 +114,10 @@ class Connection:
             ConnectFailed: with the reason.
 
         """
-        await self._first(self._opened)  # bounded by the resolver's patience, and 5 s for each address
+        await self.first(self._opened)  # bounded by the resolver's patience, and 5 s for each address
         if not self._opened.done():
             raise ConnectFailed(self.closed.result())
-        await self._first(self._connack, timeout_s=CONNACK_WAIT_S)
+        await self.first(self._connack, timeout_s=CONNACK_WAIT_S)
         if self._connack.done():
             answer = self._connack.result()
             if isinstance(answer, ConnectFailed):
@@ -137,7 +137,7 @@ class Connection:
 
         """
         self._network.subscribe(filters)
-        await self._first(self._suback, timeout_s=_SUBACK_WAIT_S)
+        await self.first(self._suback, timeout_s=_SUBACK_WAIT_S)
         if not self._suback.done():
             raise ConnectFailed(self.closed.result() if self.closed.done() else "the broker did not answer SUBSCRIBE")
         refused = [name for name, is_refused in zip(filters, self._suback.result(), strict=False) if is_refused]
@@ -145,31 +145,42 @@ class Connection:
             names = ", ".join(refused)
             raise ConnectFailed(f"the broker refuses the subscription to {names}: allow it in the broker's ACL")
 
-    def publish(self, out: Outgoing, *, qos: Literal[0, 1], settled: Settled = lambda _: None) -> bool:
-        """Hand a message to the network; return whether it was taken.
+    def write(self, out: Outgoing) -> bool:
+        """Hand a message to the network at QoS 0; return whether it was taken.
+
+        Raises:
+            BusError: the message is not a valid one.
+
+        """
+        mid = self._network.publish(out, 0)
+        if mid is not None:
+            self._unwritten[mid] = packet_size(out)
+            self._out.add(self._unwritten[mid])
+        return mid is not None
+
+    def publish(self, out: Outgoing, settled: Settled) -> bool:
+        """Hand a message to the network at QoS 1; return whether it was taken.
 
         Args:
             out: the message.
-            qos: its quality of service, whatever ``out`` says.
             settled: called at PUBACK, with None or with the reason why the broker refused the message.
 
         Raises:
             BusError: the message is not a valid one.
 
         """
-        mid = self._network.publish(out, qos)
-        if mid is None:
-            return False
-        if qos == 0:
-            self._unwritten[mid] = packet_size(out)
-            self._out.add(self._unwritten[mid])
-        else:
+        mid = self._network.publish(out, 1)
+        if mid is not None:
             self._in_flight[mid] = settled
-        return True
+        return mid is not None
 
     def wake(self) -> None:
         """Have the network look at the inflow again."""
         self._network.wake()
+
+    async def first(self, answer: asyncio.Future[Any], *, timeout_s: float | None = None) -> None:
+        """Wait for an answer, the connection's end or the timeout, whichever comes first."""
+        await asyncio.wait({answer, self.closed}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
 
     async def leave(self) -> None:
         """Disconnect cleanly, so that the will is not published; the broker keeps the session."""
@@ -183,10 +194,6 @@ class Connection:
         await asyncio.wait({self.closed}, timeout=_END_WAIT_S)
         if self.closed.done():
             self._network.join()
-
-    async def _first(self, answer: asyncio.Future[Any], *, timeout_s: float | None = None) -> None:
-        """Wait for an answer, the connection's end or the timeout, whichever comes first."""
-        await asyncio.wait({answer, self.closed}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
 
     def _fail(self, error: Exception) -> None:
         if not self.closed.done():

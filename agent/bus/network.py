@@ -112,11 +112,12 @@ class Network:
         self._inflow = inflow
         self._post = post
         self._events = events
-        self._client = self._new_client(client_id, will)
         self._stopping = False
         self._wake = Event()
         self._end_reason = "the connection was lost"
-        self._thread = Thread(target=self._serve, name=f"mqtt {client_id}", daemon=True)
+        client = self._new_client(client_id, will)
+        self._client: Client | None = client  # until the thread's end; it then closes what it holds
+        self._thread = Thread(target=self._serve, args=(client,), name=f"mqtt {client_id}", daemon=True)
 
     # On the event loop's thread.
 
@@ -126,11 +127,14 @@ class Network:
 
     def subscribe(self, filters: tuple[str, ...]) -> None:
         """Subscribe at QoS 1, on MQTT 5 without retained messages."""
+        client = self._client
+        if client is None:
+            return
         if self._version == "5":
             fresh = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND)
-            self._client.subscribe([(each, fresh) for each in filters])
+            client.subscribe([(each, fresh) for each in filters])
         else:
-            self._client.subscribe([(each, 1) for each in filters])
+            client.subscribe([(each, 1) for each in filters])
 
     def publish(self, out: Outgoing, qos: Literal[0, 1]) -> int | None:
         """Queue a message for the thread; return its packet identifier, None if it was not taken.
@@ -141,15 +145,20 @@ class Network:
         """
         if not out.topic or "\0" in out.topic:
             raise BusError("the topic is empty or holds a NUL: a broker closes the connection for that")
+        client = self._client
+        if client is None:
+            return None
         try:
-            info = self._client.publish(out.topic, out.payload, qos, out.retain, self._properties(out))
+            info = client.publish(out.topic, out.payload, qos, out.retain, self._properties(out))
         except (ValueError, struct.error) as error:
             raise BusError(f"the message cannot be published: {error}") from error
         return info.mid if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS else None
 
     def ack(self, mid: int) -> None:
         """Queue a PUBACK for the thread."""
-        self._client.ack(mid, 1)
+        client = self._client
+        if client is not None:
+            client.ack(mid, 1)
 
     def wake(self) -> None:
         """Have the thread look at the inflow again."""
@@ -157,12 +166,15 @@ class Network:
 
     def disconnect(self) -> None:
         """Queue a DISCONNECT for the thread; the connection ends after it."""
-        self._client.disconnect()
+        client = self._client
+        if client is not None:
+            client.disconnect()
 
     def stop(self) -> None:
         """Close the socket, as a lost connection would; the thread ends. It may hang in a name look-up first."""
         self._stopping = True
-        sock = self._client.socket()
+        client = self._client
+        sock = None if client is None else client.socket()
         if sock is not None:
             with contextlib.suppress(OSError):  # wakes the thread, from its wait for the network too
                 cast("socket.socket", sock).shutdown(socket.SHUT_RDWR)
@@ -184,24 +196,27 @@ class Network:
 
     # On the network thread.
 
-    def _serve(self) -> None:
+    def _serve(self, client: Client) -> None:
         try:
-            self._connect()
+            self._connect(client)
         except (OSError, ValueError, BusError) as error:
             self._end_reason = self._sentence(error)
         else:
             self._post(self._events.opened)
             try:
-                self._exchange()
+                self._exchange(client)
             except Exception as error:  # noqa: BLE001  a defect of paho costs a connection, not the session
                 self._end_reason = f"the MQTT client failed: {error!r}"
                 _log.exception("mqtt.client_failed")
         finally:
-            self._discard_client()
+            self._client = None
+            sock = client.socket()
+            if sock is not None:
+                sock.close()
             self._post(partial(self._events.ended, self._end_reason))
 
-    def _connect(self) -> None:
-        settings, client = self._settings, self._client
+    def _connect(self, client: Client) -> None:
+        settings = self._settings
         if settings.tls is not None:
             client.tls_set_context(tls_context(settings.tls))
         if settings.username is not None:
@@ -216,25 +231,16 @@ class Network:
         # Else a chunk or a PUBACK waits for the TCP acknowledgement of the one before: 40 ms, measured.
         cast("socket.socket", client.socket()).setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def _exchange(self) -> None:
+    def _exchange(self, client: Client) -> None:
         """Read and write until the connection ends; while too much is held here, only write and ping."""
         code = MQTTErrorCode.MQTT_ERR_SUCCESS
         while code == MQTTErrorCode.MQTT_ERR_SUCCESS and not self._stopping:
             if not self._inflow.over:
-                code = self._client.loop()
+                code = client.loop()
             else:
                 self._wake.wait(_PAUSED_TURN_S)
                 self._wake.clear()
-                code = self._client.loop_write() or self._client.loop_misc()
-
-    def _discard_client(self) -> None:
-        client = self._client
-        sock = client.socket()
-        if sock is not None:
-            sock.close()
-        # They hold the connection, which holds the client. Without the cycle it goes, and its sockets, at once.
-        client.on_connect = client.on_subscribe = client.on_message = None
-        client.on_publish = client.on_disconnect = client.on_socket_register_write = None
+                code = client.loop_write() or client.loop_misc()
 
     def _new_client(self, client_id: str, will: Outgoing) -> Client:
         five = self._version == "5"
@@ -294,8 +300,10 @@ class Network:
     def _on_disconnect(
         self, _client: Client, _data: object, flags: DisconnectFlags, code: ReasonCode, _properties: Properties | None
     ) -> None:
-        who = "the broker said" if flags.is_disconnect_packet_from_server else "the connection ended"
-        self._end_reason = f"{who}: {code}"
+        if flags.is_disconnect_packet_from_server:
+            self._end_reason = f"the broker disconnected us: {code}"
+        elif code == "Keep alive timeout":
+            self._end_reason = "the broker was silent for longer than the keepalive"
 
     def _on_socket_register_write(self, _client: Client, _data: object, _sock: object) -> None:
         self._wake.set()

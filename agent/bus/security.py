@@ -47,6 +47,7 @@ def tls_context(tls: Tls) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=tls.ca_file)
     except OSError as error:
         raise _unreadable("mqtt.tls.ca_file", tls.ca_file, error) from None
+    context.sslsocket_class = _TidySocket
     if tls.cert_file is not None:
         try:
             # Without a password, OpenSSL would ask for an encrypted key's on the terminal, and wait.
@@ -54,6 +55,17 @@ def tls_context(tls: Tls) -> ssl.SSLContext:
         except OSError as error:
             raise _unreadable("mqtt.tls.cert_file and key_file", tls.cert_file, error) from None
     return context
+
+
+class _TidySocket(ssl.SSLSocket):
+    """Closes itself when the handshake fails; paho would leave it to the garbage collector."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except OSError:
+            self.close()
+            raise
 
 
 def _unreadable(key: str, path: Path | None, error: Exception) -> BusError:

@@ -154,13 +154,13 @@ class MqttBus:
                 reason = await self._stay_connected()
             except ConnectFailed as failure:
                 self._judge_version(failure)
-                event, reason = "mqtt.connect_failed", failure.reason
+                log, event, reason = _log.error, "mqtt.connect_failed", failure.reason
             else:
-                event = "mqtt.disconnected"
+                log, event = _log.warning, "mqtt.disconnected"
             if self._closing.is_set():
                 return
             delay_s = self._backoff.next()
-            _log.warning(event, reason=reason, generation=self._generation, retry_in_s=round(delay_s, 2))
+            log(event, reason=reason, generation=self._generation, retry_in_s=round(delay_s, 2))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(delay_s):
                     await self._closing.wait()
@@ -176,8 +176,8 @@ class MqttBus:
         if online:
             said: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             goodbye = _Underway(self._status("offline"), said)
-            connection.publish(goodbye.out, qos=1, settled=goodbye.settle)
-            await asyncio.wait({said}, timeout=_GOODBYE_S)
+            connection.publish(goodbye.out, goodbye.settle)
+            await connection.first(said, timeout_s=_GOODBYE_S)
         await connection.leave()
 
     async def _stay_connected(self) -> str:
@@ -219,7 +219,7 @@ class MqttBus:
         )
         self.stats.reconnects += self._was_online
         self._online = self._was_online = True
-        connection.publish(self._status("online"), qos=1)
+        self._publish(connection, _Underway(self._status("online")))
         self._on_connected()  # first, so that what is sent there does not wait behind a backlog
         self._waiting.extend(self._deliveries)
         self._publish_waiting()
@@ -228,11 +228,9 @@ class MqttBus:
         connection = self._connection
         if connection is None or not self._online:
             return False
+        self._refuse_oversize(out)
         if out.qos == 0:
-            if connection.congested:
-                return False
-            self._refuse_oversize(out)
-            return connection.publish(out, qos=0)
+            return not connection.congested and connection.write(out)
         if len(self._waiting) >= _MOST_WAITING:
             return False
         self._waiting.append(_Underway(out))
@@ -253,7 +251,7 @@ class MqttBus:
 
     def _publish(self, connection: Connection, underway: _Underway) -> bool:
         self._refuse_oversize(underway.out)
-        return connection.publish(underway.out, qos=1, settled=partial(self._settle, underway))
+        return connection.publish(underway.out, partial(self._settle, underway))
 
     def _settle(self, underway: _Underway, failure: str | None) -> None:
         underway.settle(None if failure is None else f"the broker refused {underway.out.topic}: {failure}")

@@ -14,6 +14,8 @@ from agent.settings import Settings
 
 # The {client} level that the command line asks under, so that `cancel` finds what `ask` began.
 _NAME = "cli"
+# The retained status comes with the subscription; a box that is not online by then will not answer a person.
+_ONLINE_S = 3.0
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", configured: argparse.ArgumentParser) -> None:
@@ -76,6 +78,7 @@ def _ask(args: argparse.Namespace) -> int:
 async def _stream(settings: Settings, request: Mapping[str, Any], *, as_json: bool) -> int:
     answer = Answer()
     async with Client(settings.mqtt, settings.device.id, _NAME) as client:
+        await client.online(_ONLINE_S)
         try:
             async for event in client.ask(request):
                 if as_json:

@@ -1,7 +1,7 @@
 """What the agent publishes about a job: ``state``, ``chunk`` and the one ``final``."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
@@ -116,9 +116,9 @@ class Final:
             "finish_reason": self.finish_reason,
             "attempt": self.attempt,
             "seq": self.seq,
-            "usage": asdict(self.usage),
-            "placement": asdict(self.placement),
-            "timing": {name: _rounded(value) for name, value in asdict(self.timing).items()},
+            "usage": _flat(self.usage),
+            "placement": _flat(self.placement),
+            "timing": {name: _rounded(value) for name, value in _flat(self.timing).items()},
             "error": None if self.error is None else self.error.as_dict(),
         }
         if self.notice is not None:
@@ -126,5 +126,10 @@ class Final:
         return encode(data)
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
+def _flat(value: Usage | Placed | Timing) -> dict[str, object]:
+    """Return a flat dataclass as a dict; `dataclasses.asdict` copies deeply, which cost a tenth of a job."""
+    return {name: getattr(value, name) for name in value.__slots__}
+
+
+def _rounded(value: object) -> object:
+    return round(value, 4) if isinstance(value, float) else value

@@ -47,7 +47,7 @@ def quantize(weights: F32, bits: Bits) -> Quantized:
     out = Quantized(
         np.empty((n, per_row, BLOCK * bits // 8), np.uint8),
         np.empty((n, per_row), np.float32),
-        np.empty((n, per_row if bits == 8 else (per_row + 1) // 2), np.uint8),
+        np.empty((n, -(-per_row * bits // 8)), np.uint8),
     )
 
     def fill(start: int) -> None:
@@ -56,16 +56,19 @@ def quantize(weights: F32, bits: Bits) -> Quantized:
         at = slice(start, start + len(part))
         out.scales[at] = scales.reshape(-1, per_row)
         zeros = zeros.reshape(-1, per_row)
-        if bits == 4:
-            values = values[:, ::2] | values[:, 1::2] << 4
+        if bits < 8:  # noqa: PLR2004 - less than a byte
+            values = _two_a_byte(values)
             # An odd row's last half byte is never read; 8 is what onnxruntime pads with.
-            zeros = np.pad(zeros, ((0, 0), (0, per_row % 2)), constant_values=8)
-            zeros = zeros[:, ::2] | zeros[:, 1::2] << 4
+            zeros = _two_a_byte(np.pad(zeros, ((0, 0), (0, per_row % 2)), constant_values=8))
         out.packed[at] = values.reshape(-1, per_row, BLOCK * bits // 8)
         out.zero_points[at] = zeros
 
     _on_all_cores(fill, range(0, n, rows))
     return out
+
+
+def _two_a_byte(values: U8) -> U8:
+    return np.bitwise_or(values[:, ::2], np.left_shift(values[:, 1::2], np.uint8(4)), dtype=np.uint8)
 
 
 def _on_all_cores(work: Callable[[int], None], starts: range) -> None:

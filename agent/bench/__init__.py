@@ -1,0 +1,61 @@
+"""``edge-slm bench``: what the agent costs on this machine, as ratios between two things in one run.
+
+Every number is taken from outside, by a client over a real broker, against the plainest onnxruntime-genai loop on
+the same model and prompts. The two take turns, and medians are compared, since machines are noisy.
+"""
+
+import asyncio
+import json
+import platform
+from dataclasses import asdict
+
+from agent import __version__
+from agent.bench.measures import MEASURES, Row
+from agent.bench.rig import Rig
+from agent.demo.children import DemoError
+from agent.models.store import resolve
+from agent.settings import Settings
+
+
+def run(settings: Settings, *, rows: list[str] | None, as_json: bool) -> int:
+    """Measure and print the table.
+
+    Args:
+        settings: the model, the slots and the threads are taken from here.
+        rows: which measures; None for all.
+        as_json: print JSON instead of a table.
+
+    Returns:
+        the exit code: 0 if every bound holds, 1 otherwise.
+
+    """
+    unknown = [name for name in rows or () if name not in MEASURES]
+    if unknown:
+        raise DemoError(f"there is no row {unknown[0]}: known are {', '.join(MEASURES)}")
+    folder = resolve(settings.models.text, settings.models_dir)
+    found = asyncio.run(_measured(Rig(settings, folder), rows or list(MEASURES), quiet=as_json))
+    if as_json:
+        print(json.dumps([asdict(row) | {"holds": row.holds} for row in found], indent=1))
+    else:
+        print(f"\nedge-slm {__version__}, {settings.models.text}, {platform.machine()}, Python {platform.python_version()}\n")
+        print(table(found))
+    return 0 if all(row.holds for row in found) else 1
+
+
+async def _measured(rig: Rig, names: list[str], *, quiet: bool) -> list[Row]:
+    found = []
+    for name in names:
+        if not quiet:
+            print(f"measuring {name} …", flush=True)
+        found += await MEASURES[name](rig)
+    return found
+
+
+def table(rows: list[Row]) -> str:
+    """Write the rows as a Markdown table."""
+    lines = ["| what | measured | bound | holds | from |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {row.what} | {row.value:.3g} {row.unit} | {row.bound_text} | {'yes' if row.holds else '**no**'} | {row.detail} |"
+        for row in rows
+    ]
+    return "\n".join(lines)

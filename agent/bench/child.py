@@ -1,0 +1,47 @@
+"""A box under observation: ``python -m agent.bench.child fake|watched CONFIG``.
+
+``fake`` has an engine that answers at once, so that everything else is what takes the time. ``watched`` is the
+real box, with a probe on its event loop: it asks to be woken every few milliseconds, and how late it is woken is
+how long something held the loop. The longest stall, in seconds, is kept in ``stall`` beside the configuration.
+"""
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+from agent import logs
+from agent.layers import load
+from agent.service import Service
+from agent.spool import Spool
+from agent.testing import FakeEngine
+
+_PROBE_S = 0.005
+
+
+async def _probe(report: Path) -> None:
+    loop, longest = asyncio.get_running_loop(), 0.0
+    while True:
+        asked = loop.time()
+        await asyncio.sleep(_PROBE_S)
+        stalled = loop.time() - asked - _PROBE_S
+        if stalled > longest:
+            longest = stalled
+            report.write_text(f"{longest:.6f}", encoding="ascii")
+
+
+async def _main(mode: str, config: Path) -> None:
+    settings = load([config]).settings
+    logs.configure(settings.log.level)
+    engine = FakeEngine(settings.engine.slots, ["Hello", " world"]) if mode == "fake" else None
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    service = Service(settings, await Spool.open(settings.state_dir), engine)
+    probe = asyncio.create_task(_probe(config.parent / "stall")) if mode == "watched" else None
+    await service.run(stop)
+    if probe is not None:
+        probe.cancel()
+
+
+if __name__ == "__main__":
+    asyncio.run(_main(sys.argv[1], Path(sys.argv[2])))

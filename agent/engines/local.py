@@ -1,0 +1,257 @@
+"""The local engine, seen from the daemon: a worker process that runs the model, kept alive.
+
+onnxruntime-genai holds the GIL for as long as a native call lasts, and may crash. So nothing of it is in this
+process: jobs go to the worker, and their words come back, as frames (`agent.engines.wire`).
+"""
+
+import asyncio
+import json
+import random
+import sys
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+import structlog
+
+from agent.backoff import Backoff
+from agent.contract.errors import Code, JobError
+from agent.contract.events import Usage
+from agent.contract.jobs import Job, ResponseFormat
+from agent.engines import wire
+from agent.engines.base import Done, EngineLost, Event, Health, Started, Text
+from agent.engines.child import Child
+
+_log = structlog.get_logger(__name__)
+
+# -P: a folder named "agent" where the daemon was started must not be taken for ours.
+_COMMAND = (sys.executable, "-P", "-m", "agent.engines.worker")
+# A single failed load may be a machine that is still starting; a second is a fault that someone has to mend.
+_FAILURES = 2
+# A worker with jobs says something after every native call. The longest, 16 tokens of prompt of a full-size
+# model on a small board, take some 10 s; one that is silent for so much longer hangs.
+_SILENCE_S = 120.0
+
+
+class LocalEngine:
+    """Runs jobs on this box.
+
+    Args:
+        name: the model's name, for people.
+        folder: where its genai_config.json is.
+        slots: how many jobs run at the same time; each has a KV cache of its own.
+        threads: of one inference step; None takes one a physical core.
+        default_max_tokens: the longest answer of a job that does not say.
+        command: what is run as the worker, before its arguments.
+        backoff: how long to wait before the worker is started again.
+        silence_s: how long a worker that has jobs may say nothing before it counts as hung, in seconds.
+
+    """
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        *,
+        slots: int,
+        threads: int | None,
+        default_max_tokens: int,
+        command: Sequence[str] | None = None,
+        backoff: Backoff | None = None,
+        silence_s: float = _SILENCE_S,
+    ) -> None:
+        self.slots = slots
+        self._command = [*(command or _COMMAND), str(folder)]
+        self._command += ["--slots", str(slots), "--max-tokens", str(default_max_tokens)]
+        if threads is not None:
+            self._command += ["--threads", str(threads)]
+        self._backoff = backoff or Backoff(0.5, 30.0, random.random)
+        self._silence_s = silence_s
+        self._health = Health("loading", name)
+        self._changed = asyncio.Event()
+        self._child: Child | None = None
+        self._numbers = count(1)
+        # What a job is told and has not read yet: its answer at most, so no other bound is needed. None: lost.
+        self._jobs: dict[int, asyncio.Queue[wire.Message | None]] = {}
+        self._heard_at = 0.0
+
+    def __repr__(self) -> str:
+        return f"<LocalEngine {self._health.model} {self._health.state}, {len(self._jobs)} jobs, {self._child}>"
+
+    @property
+    def health(self) -> Health:
+        """How the engine is now."""
+        return replace(self._health, resident_bytes=self._child.resident_bytes if self._child else 0)
+
+    async def changed(self) -> Health:
+        """Wait for the next change of state, and return the health after it."""
+        await self._changed.wait()
+        return self.health
+
+    async def serve(self) -> None:
+        """Keep a worker alive until cancelled; then end it."""
+        failures = 0
+        while True:
+            reason = await self._live()
+            failures = 0 if self._health.state == "ready" else failures + 1
+            if failures == 0:
+                self._backoff.reset()
+            self._become(
+                state="failed" if failures >= _FAILURES else "loading",
+                detail=f"{reason}; it is tried again" if failures else f"the inference process died: {reason}",
+            )
+            delay_s = self._backoff.next()
+            _log.warning("engine.worker_lost", reason=reason, failed_loads=failures, retry_s=round(delay_s, 2))
+            await asyncio.sleep(delay_s)
+
+    async def run(self, job: Job) -> AsyncGenerator[Event, None]:
+        """Run one job; see `agent.engines.base.Engine.run`."""
+        number = next(self._numbers)
+        submit = _submit(number, job)
+        if (child := self._child) is None:
+            raise JobError(
+                Code.MODEL_UNAVAILABLE, self._health.detail or "the model is not loaded yet: try again soon"
+            )
+        told: asyncio.Queue[wire.Message | None] = asyncio.Queue()
+        self._jobs[number] = told
+        self._heard_at = asyncio.get_running_loop().time()
+        ended = False
+        try:
+            await child.send(submit)
+            while not ended:
+                event = _event(await told.get())
+                ended = isinstance(event, Done)
+                yield event
+        except ConnectionError as error:
+            raise EngineLost("the inference process died before it took the job") from error
+        except (JobError, EngineLost):
+            ended = True
+            raise
+        finally:
+            del self._jobs[number]
+            if not ended and child is self._child:
+                child.tell(wire.Cancel(number))
+
+    async def _live(self) -> str:
+        """Run one worker from its start to its end; return why it ended."""
+        try:
+            child = await Child.start(self._command)
+        except OSError as error:
+            return f"the inference process cannot be started ({error})"
+        self._child = child
+        said = None
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(child.log(), name="worker-log")
+                watch = group.create_task(self._watch(child), name="worker-watch")
+                said = await self._listen(child)
+                watch.cancel()
+                child.kill()
+        finally:
+            self._child = None
+            await child.end()
+            for told in self._jobs.values():
+                told.put_nowait(None)
+        if said is None and self._health.state != "ready":
+            return f"the inference process ended while it loaded the model ({child.fate}); see `edge-slm doctor`"
+        return said or child.fate
+
+    async def _listen(self, child: Child) -> str | None:
+        """Take in what a worker says until it is gone; return its own reason, if it gave one."""
+        said = None
+        try:
+            async with aclosing(child.messages()) as messages:
+                async for message in messages:
+                    self._heard_at = asyncio.get_running_loop().time()
+                    if isinstance(message, wire.Ready):
+                        _log.info("engine.model_loaded", pid=child.pid, load_s=round(message.load_s, 2))
+                        self._become(state="ready", provider=message.provider, context=message.context)
+                    elif isinstance(message, wire.Failed):
+                        said = message.message
+                    elif not isinstance(message, wire.Submit | wire.Cancel | wire.Progress):
+                        # A job that was closed meanwhile has no queue any more, and wants no word.
+                        if told := self._jobs.get(message.job):
+                            told.put_nowait(message)
+        except wire.WireError as error:
+            said = f"the inference process does not speak our frames: {error}"
+        return said
+
+    async def _watch(self, child: Child) -> None:
+        """Kill a worker that has jobs and is silent for too long. One that loads takes the time it needs."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(self._silence_s / 4)
+            if self._jobs and self._health.state == "ready" and loop.time() - self._heard_at > self._silence_s:
+                _log.error("engine.worker_hung", pid=child.pid, jobs=len(self._jobs))
+                child.kill()
+
+    def _become(self, **change: object) -> None:
+        health = replace(self._health, **{"detail": None, **change})  # type: ignore[arg-type]
+        if health != self._health:
+            self._health = health
+            self._changed.set()
+            self._changed = asyncio.Event()
+
+
+def _submit(number: int, job: Job) -> wire.Submit:
+    """Return the job as a worker takes it.
+
+    Raises:
+        JobError: this engine cannot run it.
+
+    """
+    if job.images:
+        raise JobError(Code.UNSUPPORTED, "the model on this box takes text only: send the job without pictures")
+    conversation = [{"role": message.role, "content": message.text} for message in job.messages]
+    if any("\0" in turn["content"] for turn in conversation):
+        raise JobError(Code.BAD_REQUEST, "the messages have a NUL character, at which the tokenizer would stop")
+    sampling = job.sampling
+    return wire.Submit(
+        number,
+        max_tokens=sampling.max_tokens,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        seed=sampling.seed,
+        stop=sampling.stop,
+        schema=_schema(job.response_format),
+        payload=json.dumps(conversation, ensure_ascii=False).encode(),
+    )
+
+
+def _schema(wanted: ResponseFormat | None) -> str | None:
+    if wanted is None or wanted.type == "text":
+        return None
+    if wanted.type == "json_object":
+        return '{"type":"object"}'
+    if wanted.json_schema is None:
+        raise JobError(Code.BAD_REQUEST, "response_format json_schema needs its json_schema")
+    schema = json.dumps(wanted.json_schema.schema_)
+    if len(schema) > wire.MAX_SCHEMA:
+        raise JobError(
+            Code.TOO_LARGE, f"the JSON schema has {len(schema):,} bytes, and it may have {wire.MAX_SCHEMA:,}"
+        )
+    return schema
+
+
+def _event(message: wire.Message | None) -> Event:
+    """Return what a message from the worker is to the house.
+
+    Raises:
+        JobError: the job's end without success.
+        EngineLost: the worker is gone.
+
+    """
+    match message:
+        case wire.Text():
+            return Text(message.payload.decode())
+        case wire.Started():
+            return Started(message.prompt, message.cached)
+        case wire.Done():
+            return Done(message.finish_reason, Usage(message.prompt, message.completion, message.cached))
+        case wire.Refused():
+            raise JobError(Code(message.code), message.message)
+        case _:
+            raise EngineLost("the inference process died under the job")

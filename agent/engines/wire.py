@@ -1,0 +1,202 @@
+"""What the parent and its worker say to each other, and how it looks on the pipe.
+
+A frame is one line of JSON, then as many bytes as its ``length`` says (the shape of rhasspy/wyoming). The line
+has the message's small fields; the payload is what may be large, so that a conversation of a megabyte is never
+escaped into JSON twice. Neither pydantic nor anything heavy is imported: the worker starts with this module.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypeAlias
+
+# Ours are under 1 KB, but for a schema (which `MAX_SCHEMA` bounds). A longer line is not a frame.
+MAX_HEADER = 256 << 10
+# JSON schema of a job, in bytes as JSON. Compiling one blocks the worker; real ones have a few KB.
+MAX_SCHEMA = 64 << 10
+# Far over the largest conversation a broker lets through; a length beyond it is a broken pipe, not a message.
+MAX_PAYLOAD = 64 << 20
+
+
+class WireError(Exception):
+    """The bytes are no frame. The pipe cannot be trusted any more: end the process at its other end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """Run a job.
+
+    Attributes:
+        job: the parent's number for it; never used twice in a worker's life.
+        schema: a JSON schema, as JSON, that the answer must match.
+        payload: the conversation as UTF-8 JSON, ``[{"role": …, "content": …}, …]``.
+
+    """
+
+    job: int
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    schema: str | None = None
+    payload: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Forget a job; nothing more is said about it after what is on the way. Unknown numbers are ignored."""
+
+    job: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The model is loaded: its window in tokens, its execution provider, and how long that took."""
+
+    context: int
+    provider: str
+    load_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The model cannot be loaded; the worker ends. ``message`` is a sentence that says what to do."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The job passed its checks and has a slot; ``cached`` of its ``prompt`` tokens need no computing."""
+
+    job: int
+    prompt: int
+    cached: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A slice of the job's prompt was computed. It tells the parent that a silent worker is not a hung one."""
+
+    job: int
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """The next words of a job, UTF-8, whole characters."""
+
+    job: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The job ended by itself; tokens as the model counts them, the end token included."""
+
+    job: int
+    finish_reason: Literal["stop", "length"]
+    prompt: int
+    completion: int
+    cached: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The job cannot be run, or not be ended; ``code`` is one of the contract's."""
+
+    job: int
+    code: str
+    message: str
+
+
+Message: TypeAlias = Submit | Cancel | Ready | Failed | Started | Progress | Text | Done | Refused
+
+_TYPES: dict[str, type[Message]] = {
+    kind.__name__: kind
+    for kind in (Submit, Cancel, Ready, Failed, Started, Progress, Text, Done, Refused)
+}
+_HEADERS = {
+    kind: tuple(field.name for field in fields(kind) if field.name != "payload") for kind in _TYPES.values()
+}
+
+
+def encode(message: Message) -> bytes:
+    """Return the message's frame.
+
+    Raises:
+        WireError: it is larger than the other side would take.
+
+    """
+    kind = type(message)
+    header: dict[str, Any] = {"type": kind.__name__}
+    for name in _HEADERS[kind]:
+        header[name] = getattr(message, name)
+    payload: bytes = getattr(message, "payload", b"")
+    if payload:
+        header["length"] = len(payload)
+    line = json.dumps(header, separators=(",", ":")).encode()
+    if len(line) > MAX_HEADER or len(payload) > MAX_PAYLOAD:
+        raise WireError(f"a {kind.__name__} of {len(line)} + {len(payload)} bytes is too large for a frame")
+    return line + b"\n" + payload
+
+
+class Decoder:
+    """Turns a stream of bytes, however it is cut, back into messages."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._header: dict[str, Any] | None = None
+        self._length = 0
+
+    def __repr__(self) -> str:
+        return f"<Decoder {len(self._buffer)} bytes held, header {self._header and self._header['type']}>"
+
+    def feed(self, data: bytes) -> Iterator[Message]:
+        """Take in bytes; yield every message that is complete.
+
+        Raises:
+            WireError: the bytes are no frame.
+
+        """
+        self._buffer += data
+        while self._read_header() and len(self._buffer) >= self._length:
+            payload = bytes(self._buffer[: self._length])
+            del self._buffer[: self._length]
+            header, self._header = self._header, None
+            yield _message(header or {}, payload)
+
+    def _read_header(self) -> bool:
+        """Return whether the header of the frame in progress is known."""
+        if self._header is not None:
+            return True
+        end = self._buffer.find(b"\n")
+        if max(end, len(self._buffer) if end < 0 else 0) > MAX_HEADER:
+            raise WireError("no frame begins here: its first line does not end")
+        if end < 0:
+            return False
+        try:
+            header = json.loads(self._buffer[:end])
+        except ValueError as error:
+            raise WireError(f"no frame begins here: {bytes(self._buffer[: min(end, 80)])!r}") from error
+        del self._buffer[: end + 1]
+        length = header.pop("length", 0) if isinstance(header, dict) else None
+        if not isinstance(length, int) or not 0 <= length <= MAX_PAYLOAD:
+            raise WireError("no frame begins here: its length makes no sense")
+        self._header, self._length = header, length
+        return True
+
+
+def _message(header: dict[str, Any], payload: bytes) -> Message:
+    kind = _TYPES.get(str(header.pop("type", None)))
+    if kind is None:
+        raise WireError("a frame of an unknown type")
+    if payload:
+        header["payload"] = payload
+    if "stop" in header:
+        header["stop"] = tuple(header["stop"])
+    try:
+        return kind(**header)
+    except TypeError as error:
+        raise WireError(f"a {kind.__name__} with the wrong fields: {error}") from error

@@ -1,0 +1,74 @@
+"""``python -m agent.engines.worker FOLDER --slots N --max-tokens N [--threads N]``; started by `LocalEngine`."""
+
+import argparse
+import ctypes
+import signal
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from agent.engines import wire
+from agent.engines.worker import limits
+from agent.engines.worker.facts import ModelError
+from agent.engines.worker.model import Model
+from agent.engines.worker.pipe import Pipe
+from agent.engines.worker.scheduler import Scheduler
+
+_PR_SET_PDEATHSIG = 1
+# Of 1000: enough that the kernel, short of memory, ends the worker, which is restarted, and not the daemon.
+_OOM_SCORE = "300"
+
+
+def main() -> int:
+    """Load the model, then run jobs until the parent is gone. Return the exit code."""
+    arguments = _arguments()
+    pipe = Pipe()
+    _depend_on_parent()
+    try:
+        begun = time.monotonic()
+        model = Model(arguments.folder, arguments.threads)
+        pipe.send(wire.Ready(model.facts.context, model.provider, time.monotonic() - begun))
+    except ModelError as error:
+        pipe.send(wire.Failed(str(error)))
+        return 1
+    scheduler = Scheduler(
+        model,
+        slots=arguments.slots,
+        default_max_tokens=arguments.max_tokens,
+        send=pipe.send,
+        clock=time.monotonic,
+        available=limits.available_bytes,
+    )
+    with suppress(BrokenPipeError):
+        while (messages := pipe.receive(wait=scheduler.idle)) is not None:
+            for message in messages:
+                scheduler.take(message)
+            scheduler.step()
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="agent.engines.worker")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--slots", type=int, required=True)
+    parser.add_argument("--max-tokens", type=int, required=True)
+    parser.add_argument("--threads", type=int)
+    return parser.parse_args()
+
+
+def _depend_on_parent() -> None:
+    """Die with the parent, however it dies, and never before it tells.
+
+    A terminal's Ctrl-C and systemd's SIGTERM reach the whole group; to the parent they mean a drain, in which
+    running jobs end well. The parent ends the worker with SIGKILL.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE, encoding="ascii")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""What a model folder's genai_config.json says that the worker must know besides what the library does with it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.engines.worker.sampling import Options
+
+# Phi-3's long-context models rotate positions by other factors as soon as a call sees more tokens than this. A
+# cache filled by slices, under the first factors, is of no use beyond it, and computing all of it again is one
+# native call of so many tokens: minutes on an edge processor, in which nothing can be cancelled. So the window
+# ends there. (onnxruntime-genai, src/generators.cpp, InitializePhi3RopeThreshold.)
+_ROPE_SWITCH = {"phi3": 4096, "phimoe": 4096, "phi3small": 8192, "phi3v": 4096}
+# KV caches hold float32 on CPU.
+_FLOAT_BYTES = 4
+
+
+class ModelError(Exception):
+    """The model cannot be loaded; the message is a sentence that says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """A model, as far as the scheduler cares.
+
+    Attributes:
+        context: its window in tokens, prompt and answer together.
+        end: the tokens that end an answer.
+        kv_bytes: memory of one token's keys and values on CPU, in bytes; 0 if the file does not tell.
+        sampled: whether its own default is to draw tokens rather than take the likeliest.
+        options: its own defaults for drawing.
+
+    """
+
+    context: int
+    end: frozenset[int]
+    kv_bytes: int = 0
+    sampled: bool = False
+    options: Options = Options()
+
+
+def read(folder: Path) -> Facts:
+    """Read the facts of the model in ``folder``.
+
+    Raises:
+        ModelError: there is none, or its configuration makes no sense.
+
+    """
+    path = folder / "genai_config.json"
+    try:
+        config = json.loads(path.read_bytes())
+        return _facts(config["model"], config.get("search", {}))
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"there is no model in {folder}: it has no genai_config.json; "
+            "pull it with `edge-slm models pull`, or configure another folder"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{path} cannot be used ({error or type(error).__name__}); pull the model again"
+        ) from error
+
+
+def _facts(model: Mapping[str, Any], search: Mapping[str, Any]) -> Facts:
+    end = model["eos_token_id"]
+    context = int(model["context_length"])
+    decoder = model.get("decoder", {})
+    shape = ("num_hidden_layers", "num_key_value_heads", "head_size")
+    layers, heads, size = (int(decoder.get(name, 0)) for name in shape)
+    return Facts(
+        context=min(context, _ROPE_SWITCH.get(model.get("type", ""), context)),
+        end=frozenset(end if isinstance(end, list) else [end]),
+        kv_bytes=2 * layers * heads * size * _FLOAT_BYTES,
+        sampled=bool(search.get("do_sample", False)),
+        options=Options(
+            temperature=float(search.get("temperature", 1.0)),
+            top_p=float(search.get("top_p", 1.0)),
+            top_k=int(search.get("top_k", 0)),
+            repetition_penalty=float(search.get("repetition_penalty", 1.0)),
+        ),
+    )

@@ -1,0 +1,231 @@
+"""Which job's native call comes next.
+
+One thread makes every call, one after another, because the library's calls hold the GIL and use every core. Fair
+shares come from keeping each call short: a turn is one token for every job that decodes, then one slice of one
+prompt. Between two calls the caller looks whether the parent said something.
+"""
+
+import ctypes
+import sys
+from collections import deque
+from collections.abc import Callable
+
+from agent.contract.errors import Code, JobError
+from agent.engines import wire
+from agent.engines.worker import limits
+from agent.engines.worker.model import Cache, Model
+from agent.engines.worker.sampling import Options, Sampler
+from agent.engines.worker.slots import Pace, choose
+from agent.engines.worker.task import Slot, Task, options
+
+# Words are gathered for so long, in seconds, after the first. At 100 tokens/s a frame a token would cost the parent
+# 2 % of a core that inference could use; a model of 40 tokens/s or less has a frame a token.
+_GATHER_S = 0.025
+# What the library raises: std::bad_alloc and every other C++ exception, as pybind11 translates them.
+_NATIVE = (RuntimeError, MemoryError)
+
+
+class Scheduler:
+    """Runs jobs in a fixed number of slots; those beyond wait, first come first served.
+
+    Args:
+        model: the loaded model.
+        slots: how many jobs run at the same time.
+        default_max_tokens: the longest answer of a job that does not say.
+        send: gives a message to the parent.
+        clock: the monotonic clock, in seconds.
+        available: how much memory could be had, in bytes.
+
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        slots: int,
+        default_max_tokens: int,
+        send: Callable[[wire.Message], None],
+        clock: Callable[[], float],
+        available: Callable[[], int],
+    ) -> None:
+        self._model = model
+        self._default_max_tokens = default_max_tokens
+        self._send = send
+        self._clock = clock
+        self._available = available
+        self._free = [Slot() for _ in range(slots)]
+        self._waiting: deque[wire.Submit] = deque()
+        self._running: list[Task] = []
+        self._turn: deque[Task] = deque()
+        self._turns = 0
+        self._count = 0
+        self._pace = Pace()
+
+    def __repr__(self) -> str:
+        return f"<Scheduler {self._running}, {len(self._waiting)} waiting, {len(self._free)} free, {self._pace}>"
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to do until the parent says something."""
+        return not self._running and not self._waiting
+
+    def take(self, message: wire.Message) -> None:
+        """Take in what the parent says. None of it computes anything."""
+        if isinstance(message, wire.Submit):
+            self._waiting.append(message)
+        elif isinstance(message, wire.Cancel):
+            self._waiting = deque(submit for submit in self._waiting if submit.job != message.job)
+            for task in [task for task in self._running if task.job == message.job]:
+                self._release(task)
+
+    def step(self) -> None:
+        """Do the next short piece of work: admit a job, or make one native call for one."""
+        if self._waiting and self._free:
+            self._admit(self._waiting.popleft())
+            return
+        if not self._turn:
+            self._turn.extend(self._next_turn())
+        while self._turn:
+            task = self._turn.popleft()
+            if task in self._running:  # and was not cancelled since the turn began
+                self._advance(task)
+                return
+
+    def _next_turn(self) -> list[Task]:
+        """Return whose call comes next, in order.
+
+        Of several prompts, every other turn goes to the shortest rest, so that a short question is not kept
+        waiting by long ones, and the turns between to the oldest, so that no number of short ones starves it.
+        """
+        self._turns += 1
+        prefilling = [task for task in self._running if task.remaining]
+        turn = [task for task in self._running if not task.remaining]
+        if prefilling:
+            shortest = self._turns % 2 == 0
+            turn.append(min(prefilling, key=lambda task: task.remaining) if shortest else prefilling[0])
+        return turn
+
+    def _advance(self, task: Task) -> None:
+        try:
+            if task.remaining:
+                begun = self._clock()
+                computed = task.prefill(self._pace.size)
+                self._pace.saw(computed, self._clock() - begun)
+                self._send(wire.Progress(task.job))
+                if task.remaining:
+                    return
+            # After the last slice the scores of the first token are there: choosing it costs no call.
+            text, done = task.decode()
+        except _NATIVE as error:
+            self._release(task, drop=True)
+            self._refuse(task.job, _translated(error))
+            return
+        task.unsent += text
+        now = self._clock()
+        if task.unsent and (done or now - task.sent_at >= _GATHER_S):
+            self._send(wire.Text(task.job, task.unsent.encode("utf-8", "replace")))
+            task.unsent, task.sent_at = "", now
+        if done:
+            self._release(task)
+            self._send(done)
+
+    def _admit(self, submit: wire.Submit) -> None:
+        self._count += 1
+        try:
+            prompt = self._model.prompt(submit.payload)
+            answer = limits.answer_tokens(
+                len(prompt), submit.max_tokens, self._default_max_tokens, self._model.facts.context
+            )
+            task = self._placed(submit, prompt, answer)
+        except JobError as error:
+            self._refuse(submit.job, error)
+        except _NATIVE as error:
+            self._refuse(submit.job, _translated(error))
+        else:
+            self._running.append(task)
+            self._send(wire.Started(task.job, len(prompt), len(task.slot.tokens)))
+
+    def _placed(self, submit: wire.Submit, prompt: list[int], answer: int) -> Task:
+        """Give the job a slot with a cache. Whatever is raised, every slot is as free as it was."""
+        need = len(prompt) + answer
+        drawn = options(submit, self._model.facts)
+        if submit.schema is not None:
+            # A schema is part of a cache: no other job's can be used, and none can use it afterwards.
+            slot, keep = min(self._free, key=lambda slot: len(slot.tokens)), None
+        else:
+            index, keep = choose(prompt, need, self._free, exact=submit.seed is not None, count=self._count)
+            slot = self._free[index]
+        if keep is None or slot.cache is None:
+            cache = self._new_cache(slot, need, submit, drawn)
+        else:
+            cache = slot.cache
+            cache.rewind(keep)
+        slot.used = self._count
+        task = Task(
+            submit,
+            prompt,
+            answer_tokens=answer,
+            slot=slot,
+            cache=cache,
+            kept=keep or 0,
+            words=self._model.words(),
+            sampler=None if drawn is None or submit.schema is not None else Sampler(drawn, submit.seed),
+            end=self._model.facts.end,
+        )
+        self._free.remove(slot)
+        return task
+
+    def _new_cache(self, slot: Slot, need: int, submit: wire.Submit, drawn: Options | None) -> Cache:
+        self._drop(slot)
+        room = self._room(need)
+        if submit.schema is None:
+            slot.cache = self._model.cache(room)
+        else:
+            slot.cache = self._model.guided_cache(room, submit.schema, drawn, submit.seed)
+        slot.capacity = room
+        return slot.cache
+
+    def _room(self, need: int) -> int:
+        """Return the capacity of a new cache for ``need`` tokens, idle caches having made way for it.
+
+        Raises:
+            JobError: there is no memory for it.
+
+        """
+        roomy = limits.capacity(need, self._model.facts.context)
+        if not self._model.facts.kv_bytes or self._model.provider != "cpu":
+            return roomy  # the cache is in a memory that nobody here can measure
+        idle = sorted((slot for slot in self._free if slot.cache), key=lambda slot: slot.used)
+        while True:
+            spare = self._available() - limits.RESERVE
+            for capacity in (roomy, need):
+                if capacity * self._model.facts.kv_bytes <= spare:
+                    return capacity
+            if not idle:
+                raise limits.out_of_memory(need * self._model.facts.kv_bytes, spare + limits.RESERVE)
+            self._drop(idle.pop(0))
+
+    def _release(self, task: Task, *, drop: bool = False) -> None:
+        self._running.remove(task)
+        self._free.append(task.slot)
+        if drop or task.guided:
+            self._drop(task.slot)
+
+    def _drop(self, slot: Slot) -> None:
+        """Give a slot's cache back to the system."""
+        if slot.cache is not None:
+            slot.cache = None
+            # glibc keeps what was freed below its threshold, which grows up to 32 MB, larger than most tensors.
+            ctypes.CDLL(None).malloc_trim(0)
+        slot.capacity, slot.exact, slot.tokens = 0, 0, []
+
+    def _refuse(self, job: int, error: JobError) -> None:
+        self._send(wire.Refused(job, str(error.code), error.message))
+
+
+def _translated(error: Exception) -> JobError:
+    """Turn what the library raised into the job's end; the details go to the log."""
+    print(f"the runtime failed on a job: {error}", file=sys.stderr)  # noqa: T201  stderr is the parent's debug log
+    if isinstance(error, MemoryError) or "alloc" in str(error):
+        return JobError(Code.OUT_OF_MEMORY, "the runtime ran out of memory on this job: shorten it, or try again later")
+    return JobError(Code.INTERNAL, "the model's runtime failed on this job; see the agent's log at level debug")

@@ -1,0 +1,138 @@
+"""One running job: its prompt's slices, then its tokens, one by one."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from agent.engines.wire import Done, Submit
+from agent.engines.worker.facts import Facts
+from agent.engines.worker.model import Cache, Words
+from agent.engines.worker.sampling import Options, Sampler
+from agent.engines.worker.slots import Held, slice_end
+from agent.engines.worker.stops import StopScanner
+
+
+def options(submit: Submit, facts: Facts) -> Options | None:
+    """Return how the job's tokens are drawn, or None if the likeliest is always taken.
+
+    What the job does not say is the model's own default. A job that gives a temperature, a top_p or a top_k
+    wants its tokens drawn, whatever that default is; temperature 0, or a top_k of 1, is greedy.
+    """
+    named = (submit.temperature, submit.top_p, submit.top_k)
+    if not facts.sampled and named == (None, None, None):
+        return None
+    own = facts.options
+    drawn = Options(
+        temperature=own.temperature if submit.temperature is None else submit.temperature,
+        top_p=own.top_p if submit.top_p is None else submit.top_p,
+        top_k=own.top_k if submit.top_k is None else submit.top_k,
+        repetition_penalty=own.repetition_penalty,
+    )
+    return None if drawn.temperature == 0 or drawn.top_k == 1 else drawn
+
+
+@dataclass(eq=False)
+class Slot(Held):
+    """A place for a job, and the cache that the last one left there, if any."""
+
+    cache: Cache | None = None
+
+
+class Task:
+    """A job in its slot.
+
+    Args:
+        submit: the job as the parent gave it.
+        prompt: its tokens.
+        answer_tokens: the most its answer may have.
+        slot: where it runs; its record is kept up to date here.
+        cache: the slot's, rewound to ``kept`` tokens.
+        kept: how many of the prompt's tokens are computed already.
+        words: makes text of tokens.
+        sampler: draws the tokens; None leaves the choice to the library.
+        end: the tokens that end an answer.
+
+    Attributes:
+        unsent: text that waits to be sent with what comes next.
+        sent_at: when text was sent last, by the scheduler's clock.
+
+    """
+
+    def __init__(
+        self,
+        submit: Submit,
+        prompt: list[int],
+        *,
+        answer_tokens: int,
+        slot: Slot,
+        cache: Cache,
+        kept: int,
+        words: Words,
+        sampler: Sampler | None,
+        end: frozenset[int],
+    ) -> None:
+        self.job = submit.job
+        self.guided = submit.schema is not None
+        self.slot = slot
+        self._prompt = prompt
+        self._answer_tokens = answer_tokens
+        self._cache = cache
+        self._kept = kept
+        self._words = words
+        self._sampler = sampler
+        self._end = end
+        self._stops = StopScanner(submit.stop)
+        self.unsent = ""
+        self.sent_at = -math.inf
+        self._undone: int | None = None
+        self._completion = 0
+        self._exact = kept <= slot.exact
+        del slot.tokens[kept:]
+        slot.exact = min(slot.exact, kept)
+
+    def __repr__(self) -> str:
+        return f"<Task {self.job}: {len(self.slot.tokens)}/{len(self._prompt)} prompt, {self._completion} answer>"
+
+    @property
+    def remaining(self) -> int:
+        """How many of the prompt's tokens are still to be computed."""
+        return max(len(self._prompt) - len(self.slot.tokens), 0)
+
+    def prefill(self, size: int) -> int:
+        """Compute a slice of about ``size`` tokens; return its length."""
+        begin = len(self.slot.tokens)
+        end = slice_end(begin, len(self._prompt), size)
+        piece = self._prompt[begin:end]
+        self._cache.append(piece)
+        self.slot.tokens += piece
+        if self._exact:
+            self.slot.exact = end
+        return len(piece)
+
+    def decode(self) -> tuple[str, Done | None]:
+        """Generate a token; return the text that can be shown now, and the job's end if this was it."""
+        token = self._next()
+        self._completion += 1
+        if token in self._end:
+            return self._stops.flush(), self._done("stop")
+        text = self._stops.feed(self._words.add(token))
+        if self._stops.stopped:
+            return text, self._done("stop")
+        if self._completion == self._answer_tokens:
+            return text + self._stops.flush(), self._done("length")
+        return text, None
+
+    def _next(self) -> int:
+        """Choose the next token. It is computed, and counted as held, with the one after it."""
+        if self._undone is not None:
+            if self._sampler is not None:
+                self._cache.append([self._undone])
+            self.slot.tokens.append(self._undone)
+        if self._sampler is None:
+            self._undone = self._cache.generate()
+        else:
+            self._undone = self._sampler.choose(self._cache.logits(), self.slot.tokens)
+        return self._undone
+
+    def _done(self, reason: Literal["stop", "length"]) -> Done:
+        return Done(self.job, reason, prompt=len(self._prompt), completion=self._completion, cached=self._kept)

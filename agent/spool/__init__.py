@@ -1,0 +1,14 @@
+"""The spool: requests in, finals and their outbox out, in one SQLite file that survives kill -9 and power loss.
+
+A request is acknowledged to the broker once it is here, and leaves only in the transaction that stores its
+final; the final leaves the outbox at the broker's PUBACK. So at every instant each acknowledged request is
+unfinished, or has its one final.
+
+`records` are what goes in and out, `database` is the SQL, `writer` the thread that owns it and the asyncio face.
+The prose is in ``docs/spool.md``.
+"""
+
+from agent.spool.records import Receipt, SpoolError, StoredFinal, Unfinished, Unsent
+from agent.spool.writer import Spool
+
+__all__ = ["Receipt", "Spool", "SpoolError", "StoredFinal", "Unfinished", "Unsent"]

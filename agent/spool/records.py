@@ -1,0 +1,67 @@
+"""What goes into the spool and comes out of it."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from agent.contract.jobs import Job, Key
+
+
+class SpoolError(Exception):
+    """The disk or the file does not do what it should; the message is a sentence a person can act on."""
+
+
+class Receipt(StrEnum):
+    """What was known of a key, (client, id), when something came for it."""
+
+    NEW = "new"
+    RUNNING = "running"
+    FINISHED = "finished"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFinal:
+    """A final as it is published, every time that it is.
+
+    Attributes:
+        payload: the contract's ``final``, encoded.
+        topic: where it goes.
+        correlation: MQTT 5 correlation data to echo.
+        finished_at: wall-clock seconds; retention counts from here.
+
+    """
+
+    key: Key
+    payload: bytes
+    topic: str
+    correlation: bytes | None
+    finished_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Unsent:
+    """A final that the broker has not acknowledged. ``seq`` grows, and serves once while the spool is open."""
+
+    seq: int
+    key: Key
+    payload: bytes
+    topic: str
+    correlation: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A request that an earlier run of the agent accepted and did not finish.
+
+    Attributes:
+        job: None if this version cannot read what is stored, such as a job written by a newer one.
+        received_at: wall-clock seconds.
+        attempt: 1 + the starts of the agent that it lived through, or more, by `Spool.restarted`.
+        canceled: its client asked to end it.
+
+    """
+
+    key: Key
+    job: Job | None
+    received_at: float
+    attempt: int
+    canceled: bool

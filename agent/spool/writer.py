@@ -1,0 +1,225 @@
+"""The spool's asyncio face, and the one thread behind it that owns the database.
+
+The thread commits in groups: it takes all operations that wait, runs them in one transaction, and answers their
+callers after the one commit. What many callers share is the fsync, the dearest part of a write on an SD card,
+and the flash pages that it wears. aiosqlite, the usual choice, has no such thing: each of its callers pays alone.
+"""
+
+import asyncio
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+from agent.contract.jobs import Job, Key
+from agent.spool.database import Counts, Database, locked
+from agent.spool.records import Receipt, SpoolError, StoredFinal, Unfinished, Unsent
+
+T = TypeVar("T")
+
+# Operations in one transaction: so many that an fsync's share is small, and so few that the first caller does not
+# wait long for the last one's work, 40 µs each here. Their size needs no bound of its own: no more frames come
+# at a time than the broker's window lets through.
+_BATCH = 256
+
+
+@dataclass(slots=True, eq=False)
+class _Operation:
+    """What a caller waits for; ``durable`` if power loss must not undo it once the caller goes on."""
+
+    work: Callable[[Database], Any]
+    durable: bool
+    done: asyncio.Future[Any]
+    result: Any = None
+    failure: Exception | None = None
+
+
+class Spool:
+    """The agent's durable memory. Its methods may be called side by side, from the event loop that opened it.
+
+    A caller that is cancelled stops waiting; the operation that it asked for happens all the same, whole.
+
+    Every method raises `SpoolError` where the disk refuses; nothing has changed then, and the spool goes on
+    serving. Operations are durable when they return, but for `sent` and `expire`: these cause no fsync of their
+    own, for what power loss makes of them, a final sent twice or dropped later, is allowed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._loop = asyncio.get_running_loop()
+        self._counts = Counts(0, 0)
+        self._closing = False
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        # None asks the thread to end.
+        self._waiting: SimpleQueue[_Operation | None] = SimpleQueue()
+
+    def __repr__(self) -> str:
+        closed = " closed" if self._closing else ""
+        return f"<Spool {self._path} unfinished={self.unfinished} unsent={self.unsent}{closed}>"
+
+    @classmethod
+    async def open(cls, path: Path) -> "Spool":
+        """Open the spool at ``path``, making it and its folder (mode 0700) where they are missing.
+
+        Raises:
+            SpoolError: it cannot be written, another agent holds it, or it is no spool of this version.
+
+        """
+        spool = cls(path)
+        opened: asyncio.Future[None] = spool._loop.create_future()
+        # A daemon: an agent that fails before it closes the spool must still be able to exit.
+        threading.Thread(target=spool._serve, args=(opened,), name="spool", daemon=True).start()
+        try:
+            await opened
+        except asyncio.CancelledError:
+            spool._waiting.put(None)
+            raise
+        return spool
+
+    @property
+    def unfinished(self) -> int:
+        """Requests that have no final yet."""
+        return self._counts.unfinished
+
+    @property
+    def unsent(self) -> int:
+        """Finals that the broker has not acknowledged."""
+        return self._counts.unsent
+
+    async def recover(self) -> list[Unfinished]:
+        """Return every unfinished request in order of acceptance, one attempt on. To be called once, at start.
+
+        Attempts are counted here, in one statement for all, and not when a job starts: that would be a write and
+        an fsync for every job, where only a job that outlives its agent has a second attempt to tell apart.
+        """
+        return await self._do(Database.recover)
+
+    async def accept(self, job: Job, received_at: float) -> Receipt:
+        """Keep ``job``, which arrived at wall-clock ``received_at``, unless its key is known.
+
+        The final of a finished one goes to the outbox again, if it does not wait there already.
+        """
+        return await self._do(partial(Database.accept, key=job.key, job=job.dump(), received_at=received_at))
+
+    async def restarted(self, key: Key, attempt: int) -> None:
+        """Note that a job began anew as ``attempt`` in this run, so that no later run uses the number again."""
+        await self._do(partial(Database.restarted, key=key, attempt=attempt))
+
+    async def cancel(self, key: Key) -> Receipt:
+        """Mark an unfinished request as canceled; the final of a finished one goes to the outbox again."""
+        return await self._do(partial(Database.cancel, key=key))
+
+    async def finish(self, final: StoredFinal) -> bool:
+        """Let a final take its request's place and wait to be sent; False if there is one, which stands as it is."""
+        return await self._do(partial(Database.finish, final=final))
+
+    async def refuse(self, final: StoredFinal) -> Receipt:
+        """Store the final of a request that never becomes a job, unless its key is known; if so, as `accept`."""
+        return await self._do(partial(Database.refuse, final=final))
+
+    async def outgoing(self, after: int, limit: int) -> list[Unsent]:
+        """Return the first ``limit`` unsent finals whose ``seq`` is above ``after``, in order."""
+        return await self._do(partial(Database.outgoing, after=after, limit=limit), durable=False)
+
+    async def sent(self, seqs: Sequence[int]) -> None:
+        """Take finals out of the outbox: the broker has them."""
+        await self._do(partial(Database.sent, seqs=seqs), durable=False)
+
+    async def expire(self, before: float) -> int:
+        """Drop the finals that finished before this wall-clock time and are sent; return how many."""
+        total = 0
+        while dropped := await self._do(partial(Database.expire, before=before), durable=False):
+            total += dropped
+        return total
+
+    async def close(self) -> None:
+        """Commit what was asked for so far, then let go of the file. Idempotent; nothing else works afterwards."""
+        if not self._closing:
+            self._closing = True
+            self._waiting.put(None)
+        # Shielded, for whoever else closes waits for the same end.
+        await asyncio.shield(self._ended)
+
+    async def _do(self, work: Callable[[Database], T], *, durable: bool = True) -> T:
+        if self._closing:
+            raise SpoolError(f"the spool {self._path} is closed")
+        operation = _Operation(work, durable, self._loop.create_future())
+        self._waiting.put(operation)
+        result: T = await operation.done
+        return result
+
+    def _serve(self, opened: asyncio.Future[None]) -> None:
+        """Be the writer thread."""
+        try:
+            with locked(self._path), contextlib.closing(Database(self._path)) as database:
+                self._tell(self._resolve, [], database.counts)
+                self._tell(_settle, opened)
+                for batch in self._batches():
+                    self._run(database, batch)
+                    self._tell(self._resolve, batch, database.counts)
+        except SpoolError as error:
+            self._tell(_settle, opened, error)
+        finally:
+            self._tell(_settle, self._ended)
+
+    def _batches(self) -> Iterator[list[_Operation]]:
+        """Yield all that waits, as soon as something does, until asked to end."""
+        while True:
+            batch: list[_Operation] = []
+            operation = self._waiting.get()
+            while operation is not None:
+                batch.append(operation)
+                if len(batch) == _BATCH or self._waiting.empty():
+                    break
+                operation = self._waiting.get()
+            if batch:
+                yield batch
+            if operation is None:
+                return
+
+    def _run(self, database: Database, batch: list[_Operation]) -> None:
+        """Run a batch in one transaction. If anything fails, run each operation in one of its own.
+
+        So only those hear of an error that have it alone: a frame that no longer fits on the disk takes no
+        small final with it. Savepoints would not do, as a full disk mostly shows in the commit that all share;
+        and they cost every operation two more statements.
+        """
+
+        def work() -> None:
+            for operation in batch:
+                operation.result = operation.work(database)
+
+        try:
+            database.transact(work, durable=any(operation.durable for operation in batch))
+        except Exception as error:  # noqa: BLE001  whatever it is belongs to a caller, and must not end the thread
+            if len(batch) > 1:
+                for operation in batch:
+                    self._run(database, [operation])
+            else:
+                batch[0].failure = database.explained(error) if isinstance(error, sqlite3.Error) else error
+
+    def _resolve(self, batch: list[_Operation], counts: Counts) -> None:
+        """Answer the callers of a batch, in the event loop."""
+        self._counts = counts
+        for operation in batch:
+            _settle(operation.done, operation.failure, operation.result)
+
+    def _tell(self, callback: Callable[..., object], *arguments: object) -> None:
+        """Have the event loop call back. A closed loop has nobody left to be told; the thread goes on to the end."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(callback, *arguments)
+
+
+def _settle(future: asyncio.Future[Any], failure: Exception | None = None, result: object = None) -> None:
+    """Resolve a future, unless its caller was cancelled."""
+    if future.done():
+        return
+    if failure is None:
+        future.set_result(result)
+    else:
+        future.set_exception(failure)

@@ -1,0 +1,99 @@
+"""A box as its user runs it: ``edge-slm run`` as a process of its own, to be killed by tests."""
+
+import asyncio
+import json
+import signal
+import subprocess
+import sysconfig
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+EDGE_SLM = Path(sysconfig.get_path("scripts")) / "edge-slm"
+
+
+class Box:
+    """``edge-slm run`` against a broker, with its state under ``directory``; both outlive a restart.
+
+    Args:
+        directory: where its files go.
+        port: of the broker.
+        model: the model's folder.
+        settings: further settings, by section.
+
+    """
+
+    def __init__(self, directory: Path, port: int, model: Path, **settings: Any) -> None:
+        self.config = directory / "box.yaml"
+        self._log = directory / "agent.log"
+        mine = {
+            "device": {"id": "box1"},
+            "mqtt": {"port": port},
+            "state_dir": str(directory / "state"),
+            "models": {"text": str(model)},
+            "log": {"format": "json"},
+            **settings,
+        }
+        self.config.write_text(json.dumps(mine))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    async def __aenter__(self) -> Self:
+        self.start()
+        await self.logged("mqtt.connected")  # a request before that has no subscriber, and the broker drops it
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.kill()
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """What the box has logged, over all its starts."""
+        lines = self._log.read_text().splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def worker(self) -> int:
+        """The process id of the inference process."""
+        children = [
+            int(child)
+            for task in Path(f"/proc/{self.pid}/task").iterdir()
+            for child in (task / "children").read_text().split()
+        ]
+        assert len(children) == 1, f"the box has the children {children}"
+        return children[0]
+
+    def start(self) -> None:
+        """Start it; it comes online by itself."""
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen([EDGE_SLM, "run", "--config", self.config], stdout=log, stderr=log)
+
+    async def logged(self, event: str, count: int = 1) -> dict[str, Any]:
+        """Wait until it has logged an event ``count`` times, and return the last of them."""
+        while True:
+            found = [each for each in self.events if each["event"] == event]
+            if len(found) >= count:
+                return found[-1]
+            assert self._process is None or self._process.poll() is None, self._log.read_text()
+            await asyncio.sleep(0.01)  # a file offers nothing to wait on
+
+    async def kill(self) -> None:
+        """Kill -9."""
+        if self._process is not None:
+            self._process.kill()
+            await asyncio.to_thread(self._process.wait)
+            self._process = None
+
+    async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Ask it to end, and return its exit code."""
+        assert self._process is not None
+        self._process.send_signal(number)
+        code = await asyncio.to_thread(self._process.wait)
+        self._process = None
+        return code

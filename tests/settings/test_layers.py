@@ -1,0 +1,230 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from agent.layers import ConfigError, load, show
+from agent.settings import Settings
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Write":
+    monkeypatch.chdir(tmp_path)
+    return Write()
+
+
+class Write:
+    def __call__(self, name: str, text: str) -> Path:
+        path = Path(name)
+        path.write_text(text)
+        return path
+
+
+def problems(*files: Path, overrides: tuple[str, ...] = (), environ: dict[str, str] | None = None) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(files, overrides, environ or {})
+    return list(caught.value.problems)
+
+
+def test_without_layers_the_defaults_hold() -> None:
+    assert load([], (), {}).settings == Settings()
+
+
+def test_later_goes_over_earlier(write: Write) -> None:
+    base = write("base.yaml", "mqtt: {host: base, port: 1, root: base, username: base}")
+    box = write("box.yaml", "mqtt: {port: 2, root: box, username: box}")
+    environ = {"EDGE_SLM__MQTT__ROOT": "variable", "EDGE_SLM__MQTT__USERNAME": "variable"}
+    mqtt = load([base, box], ["mqtt.username=line"], environ).settings.mqtt
+    assert (mqtt.host, mqtt.port, mqtt.root, mqtt.username) == ("base", 2, "variable", "line")
+
+
+def test_lists_replace(write: Write) -> None:
+    base, box = write("base.yaml", "device: {groups: [a, b]}"), write("box.yaml", "device: {groups: [c]}")
+    assert load([base, box], (), {}).settings.device.groups == ("c",)
+
+
+def test_null_takes_an_optional_section_back(write: Write) -> None:
+    base, box = write("base.yaml", "mqtt: {tls: {ca_file: ca.pem}}"), write("box.yaml", "mqtt: {tls: null}")
+    assert load([base], (), {}).settings.mqtt.tls is not None
+    assert load([base, box], (), {}).settings.mqtt.tls is None
+
+
+def test_an_empty_optional_section_is_present(write: Write) -> None:
+    assert load([write("box.yaml", "mqtt: {tls: {}}")], (), {}).settings.mqtt.tls is not None
+
+
+@pytest.mark.parametrize("text", ["", "# all commented out\n", "mqtt:\n  # host: x\n", "---\n"])
+def test_what_says_nothing_changes_nothing(write: Write, text: str) -> None:
+    assert load([write("box.yaml", text)], (), {}).settings == Settings()
+
+
+@pytest.mark.parametrize("written", ["no", "007", "1e3", "'on'", '"12"', "null_", "2026-11-22"])
+def test_a_text_is_what_is_written(write: Write, written: str) -> None:
+    settings = load([write("box.yaml", f"device: {{id: {written}}}")], (), {}).settings
+    assert settings.device.id == written.strip("'\"")
+
+
+def test_a_quoted_number_is_a_number(write: Write) -> None:
+    assert load([write("box.yaml", 'mqtt: {port: "8883", protocol: 5}')], (), {}).settings.mqtt.port == 8883
+
+
+def test_a_variable_is_text_whatever_it_looks_like() -> None:
+    mqtt = load([], (), {"EDGE_SLM__MQTT__PASSWORD": "{no: # yes", "EDGE_SLM__MQTT__USERNAME": "null"}).settings.mqtt
+    assert mqtt.password is not None
+    assert (mqtt.password.get_secret_value(), mqtt.username) == ("{no: # yes", "null")
+
+
+def test_a_variable_for_a_list_or_a_section_is_yaml() -> None:
+    environ = {
+        "EDGE_SLM__DEVICE__GROUPS": "[lab, 7]",
+        "EDGE_SLM__MQTT": "{host: a, port: 1}",
+        "EDGE_SLM__MQTT__PORT": "2",
+    }
+    settings = load([], (), environ).settings
+    assert (settings.device.groups, settings.mqtt.host, settings.mqtt.port) == (("lab", "7"), "a", 2)
+
+
+def test_variables_of_others_are_not_ours() -> None:
+    assert load([], (), {"EDGE_SLM": "x", "EDGE_SLM_DEBUG": "1", "PATH": "/bin"}).settings == Settings()
+
+
+def test_the_environment_is_the_processs_own_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_SLM__MQTT__HOST", "broker.lan")
+    assert load([]).settings.mqtt.host == "broker.lan"
+    assert Settings().mqtt.host == "127.0.0.1"
+
+
+def test_an_override_can_set_null() -> None:
+    loaded = load([], ["mqtt.username=null"], {"EDGE_SLM__MQTT__USERNAME": "dev"})
+    assert loaded.settings.mqtt.username is None
+
+
+def test_the_origin_of_every_key_is_known(write: Write) -> None:
+    base = write("base.yaml", "mqtt:\n  host: a\n  port: 1\nqueue: {max_jobs: 1}\n")
+    box = write("box.yaml", "\n\nqueue:\n  max_jobs: 2\n")
+    origin = load([base, box], ["log.level=debug"], {"EDGE_SLM__MQTT__PORT": "2"}).origin
+    keys = ("mqtt.host", "mqtt.port", "queue.max_jobs", "log.level", "engine.slots")
+    assert [str(origin[key]) for key in keys] == [
+        "base.yaml:2",
+        "EDGE_SLM__MQTT__PORT",
+        "box.yaml:4",
+        "command line",
+        "default",
+    ]
+
+
+def test_the_configuration_shown_is_the_configuration(write: Write) -> None:
+    said = write("box.yaml", "device: {id: 007, groups: [no]}\nmqtt: {tls: {ca_file: é.pem}}\nmetrics_s: 1.5")
+    loaded = load([said], (), {})
+    assert load([write("shown.yaml", show(loaded))], (), {}).settings == loaded.settings
+
+
+def test_secrets_are_masked_when_shown() -> None:
+    shown = show(load([], (), {"EDGE_SLM__MQTT__PASSWORD": "hunter2"}))
+    assert "hunter2" not in shown
+    assert yaml.safe_load(shown)["mqtt"]["password"] == "**********"  # noqa: S105
+
+
+def test_an_unknown_key_is_told_with_its_line_and_the_nearest(write: Write) -> None:
+    lab = write("lab.yaml", "mqtt:\n  port: 1883\n  hsot: x\n")
+    assert problems(lab) == ["lab.yaml:3: unknown key `mqtt.hsot`; did you mean `mqtt.host`?"]
+
+
+def test_a_key_at_the_wrong_place_is_told_its_place(write: Write) -> None:
+    assert problems(write("lab.yaml", "host: x")) == ["lab.yaml:1: unknown key `host`; did you mean `mqtt.host`?"]
+
+
+def test_a_key_like_no_other_is_told_without_a_guess(write: Write) -> None:
+    assert problems(write("lab.yaml", "zzz: x")) == ["lab.yaml:1: unknown key `zzz`"]
+
+
+def test_an_unknown_variable_is_told() -> None:
+    assert problems(environ={"EDGE_SLM__MQTT__HSOT": "x", "EDGE_SLM__": "y"}) == [
+        "EDGE_SLM__: unknown key ``",
+        "EDGE_SLM__MQTT__HSOT: unknown key `mqtt.hsot`; did you mean `mqtt.host`?",
+    ]
+
+
+def test_an_unknown_override_is_told() -> None:
+    assert problems(overrides=("mqtt.hsot=x", "mqtt.host")) == [
+        "command line: unknown key `mqtt.hsot`; did you mean `mqtt.host`?",
+        "command line: `mqtt.host` should have the form key=value",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("mqtt: {port: 99999}", "`mqtt.port` should be less than or equal to 65535, not `99999`"),
+        ("mqtt: {port: yes}", "`mqtt.port` should be a valid integer, not `yes`"),
+        ("mqtt: {port: }", "`mqtt.port` should be a valid integer"),
+        ("mqtt: {port: [1]}", "`mqtt.port` should be a single value"),
+        ("mqtt: 5", "`mqtt` should be keys with values"),
+        ("device: {groups: lab}", "`device.groups` should be a list"),
+        ("log: {level: loud}", "`log.level` should be 'debug', 'info', 'warning' or 'error', not `loud`"),
+        ("mqtt: {tls:\n  {key_file: k}}", "`mqtt.tls`: cert_file and key_file go together"),
+        ("device: {groups: [a, b c]}", "`device.groups.1` should match pattern '^[A-Za-z0-9_-]{1,64}$', not `b c`"),
+    ],
+)
+def test_a_wrong_value_is_told_with_its_line_and_what_was_expected(write: Write, text: str, sentence: str) -> None:
+    assert problems(write("lab.yaml", f"\n{text}")) == [f"lab.yaml:2: {sentence}"]
+
+
+def test_a_wrong_value_is_told_of_whoever_set_it_last(write: Write) -> None:
+    lab = write("lab.yaml", "engine: {slots: 2}")
+    assert problems(lab, environ={"EDGE_SLM__ENGINE__SLOTS": "0"}) == [
+        "EDGE_SLM__ENGINE__SLOTS: `engine.slots` should be greater than or equal to 1, not `0`"
+    ]
+
+
+def test_a_key_set_twice_is_told(write: Write) -> None:
+    assert problems(write("lab.yaml", "queue:\n  max_jobs: 1\n  max_jobs: 2\n")) == [
+        "lab.yaml:3: `queue.max_jobs` is already set in line 2"
+    ]
+
+
+def test_a_secret_in_a_file_or_on_the_command_line_is_refused_and_not_repeated(write: Write) -> None:
+    lab = write("lab.yaml", "mqtt: {password: hunter2}")
+    told = (
+        "`mqtt.password` is a secret, which too many can read here; "
+        "set `mqtt.password_file`, or EDGE_SLM__MQTT__PASSWORD"
+    )
+    assert problems(lab, overrides=("mqtt.password=hunter2",)) == [f"lab.yaml:1: {told}", f"command line: {told}"]
+
+
+def test_a_missing_file_is_told() -> None:
+    assert problems(Path("/nowhere/box.yaml")) == [
+        "/nowhere/box.yaml: cannot be read (No such file or directory); check its name and owner"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("mqtt:\n  host: [a\n", "lab.yaml:3: not YAML: did not find expected ',' or ']'"),
+        ("- a\n- b\n", "lab.yaml:1: should be keys with values, as in `mqtt: {host: broker.lan}`"),
+        ("a: &a {b: *a}\n", "lab.yaml:1: unknown key `a`"),
+        ("? [a]\n: b\n", "lab.yaml:1: unknown key `?`"),
+    ],
+)
+def test_what_is_no_configuration_is_told(write: Write, text: str, sentence: str) -> None:
+    assert problems(write("lab.yaml", text)) == [sentence]
+
+
+def test_bytes_that_are_no_text_are_told(write: Write) -> None:
+    lab = write("lab.yaml", "")
+    lab.write_bytes(b"mqtt: {host: \xff}")
+    (only,) = problems(lab)
+    assert only.startswith("lab.yaml: not YAML: ")
+
+
+def test_all_problems_are_told_at_once(write: Write) -> None:
+    lab = write("lab.yaml", "mqtt: {hsot: x, port: 0}\nlog: {level: loud}\n")
+    told = problems(lab, Path("missing.yaml"), environ={"EDGE_SLM__X": "1"})
+    assert [sentence.split(" ")[0] for sentence in told] == [
+        "lab.yaml:1:",
+        "missing.yaml:",
+        "EDGE_SLM__X:",
+        "lab.yaml:1:",
+        "lab.yaml:2:",
+    ]

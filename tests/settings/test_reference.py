@@ -1,0 +1,30 @@
+"""What is written about the configuration is true of it."""
+
+from pathlib import Path
+
+from agent import keys
+from agent.layers import load
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_documented_keys_are_those_there_are() -> None:
+    page = (ROOT / "docs/configuration.md").read_text()
+    assert keys.table() in page, f"docs/configuration.md should have this table:\n\n{keys.table()}\n"
+
+
+def test_every_key_has_a_meaning() -> None:
+    assert [row for row in keys.table().splitlines() if row.endswith("|  |")] == []
+
+
+def test_the_example_box_loads() -> None:
+    assert load([ROOT / "configs/box.yaml"], (), {}).settings.device.id == "box1"
+
+
+def test_what_the_example_box_has_commented_out_loads_too(tmp_path: Path) -> None:
+    lines = (ROOT / "configs/box.yaml").read_text().splitlines()
+    mqtt = [line.replace("# ", "", 1) for line in lines if line.startswith("  # ") and ": " in line]
+    for number, line in enumerate(mqtt):
+        box = tmp_path / f"{number}.yaml"
+        box.write_text(f"mqtt:\n{line}\n")
+        assert load([box], (), {}).settings.mqtt

@@ -1,0 +1,124 @@
+"""The house's import arrows: which room may know of which."""
+
+import ast
+import importlib.util
+import itertools
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+_ROOT = Path(__file__).parent.parent
+
+# From the foundations up: a room may import the rooms named beside it, all of which stand above it here (a star is
+# all of those), and the version in `agent` itself. A module belongs to the longest name here that it begins with.
+_ROOMS = {
+    "agent": "",
+    "agent.backoff": "",
+    "agent.contract": "",
+    "agent.logs": "",
+    "agent.metrics": "",
+    "agent.progress": "",
+    "agent.settings": "",
+    "agent.keys": "settings",
+    "agent.layers": "keys settings",
+    "agent.client": "contract settings",
+    "agent.bus": "backoff contract settings",
+    "agent.spool": "contract",
+    "agent.admission": "contract",
+    "agent.placement": "contract",
+    "agent.publisher": "contract",
+    "agent.engines": "",
+    "agent.engines.base": "contract",
+    "agent.engines.wire": "contract",
+    "agent.engines.worker": "contract engines.wire",
+    "agent.engines.child": "engines.wire",
+    "agent.engines.local": "backoff contract engines.base engines.child engines.wire",
+    "agent.models.conversion": "",
+    "agent.models": "settings",
+    "agent.course": "admission contract engines.base placement publisher",
+    "agent.dispatcher": "admission contract course engines.base placement publisher",
+    "agent.outbox": "bus contract publisher spool",
+    "agent.intake": "admission bus contract dispatcher metrics outbox spool",
+    "agent.status": "contract dispatcher engines.base metrics settings",
+    "agent.testing": "bus contract engines.base",
+    "agent.service": "admission backoff bus contract dispatcher engines.base engines.local intake logs metrics"
+    " models outbox placement publisher settings spool status",
+    "agent.demo": "client layers models settings",
+    "agent.bench": "*",
+    "agent.cli": "*",
+}
+
+# What only some rooms may import from outside, that no other depends on it or pays for it.
+_OWNERS = {
+    "gguf": "models.conversion",
+    "numpy": "engines.worker models.conversion",
+    "onnxruntime": "engines.worker models.conversion",
+    "onnxruntime_genai": "engines.worker",
+    "paho": "bus client",
+    "sqlite3": "spool",
+    "yaml": "layers",
+}
+
+
+def _names(rooms: str) -> set[str]:
+    return {f"agent.{room}" for room in rooms.split()}
+
+
+def _below(room: str) -> set[str]:
+    """Return the rooms that one may import."""
+    if _ROOMS[room] == "*":
+        return set(itertools.takewhile(lambda each: each != room, _ROOMS))
+    return _names(_ROOMS[room])
+
+
+def _room(module: str) -> str:
+    """Return the room that a module of ours is in."""
+    steps = module.split(".")
+    return next(name for n in range(len(steps), 0, -1) if (name := ".".join(steps[:n])) in _ROOMS)
+
+
+def _module(path: Path) -> str:
+    return ".".join(path.relative_to(_ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def _imports(path: Path) -> Iterator[str]:
+    """Yield the full name of each module that a file imports, wherever in the file."""
+    package = _module(path) if path.name == "__init__.py" else _module(path).rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = importlib.util.resolve_name(f"{'.' * node.level}{node.module or ''}", package)
+            for alias in node.names:
+                inner = _ROOT.joinpath(*base.split("."), alias.name)
+                is_module = inner.with_suffix(".py").is_file() or inner.is_dir()
+                yield f"{base}.{alias.name}" if is_module else base
+
+
+def _may_import(room: str, target: str) -> bool:
+    top = target.partition(".")[0]
+    if top != "agent":
+        owners = _OWNERS.get(top)
+        return owners is None or room in _names(owners)
+    return _room(target) in {room, "agent"} | _below(room)
+
+
+@pytest.mark.parametrize("path", sorted((_ROOT / "agent").rglob("*.py")), ids=_module)
+def test_a_module_imports_only_what_its_room_may(path: Path) -> None:
+    module = _module(path)
+    assert module == "agent" or _room(module) != "agent", "a new room: give it a place and its arrows in this table"
+    assert [target for target in _imports(path) if not _may_import(_room(module), target)] == []
+
+
+def test_every_arrow_points_the_same_way() -> None:
+    rooms = list(_ROOMS)
+    assert [(room, below) for room in rooms for below in _below(room) if below not in rooms[: rooms.index(room)]] == []
+
+
+def test_the_daemon_loads_nothing_that_its_worker_is_for() -> None:
+    report = "import sys, agent.service; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    loaded = subprocess.run([sys.executable, "-c", report], check=True, capture_output=True, text=True).stdout.split()
+    assert {"gguf", "numpy", "onnxruntime", "onnxruntime_genai", "yaml"} & {*loaded} == set()
