@@ -56,25 +56,32 @@ class Client:
         self._online = asyncio.Event()
         self._acknowledged: dict[int, asyncio.Future[None]] = {}
         self._client: paho.Client | None = None
+        self._loop: asyncio.AbstractEventLoop
+        self._ready: asyncio.Future[None]
 
     def __repr__(self) -> str:
         return f"<Client {self._name} at {self._mqtt.host}:{self._mqtt.port} jobs={len(self._jobs)}>"
 
     async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
         versions = {"5": (MQTTProtocolVersion.MQTTv5,), "3.1.1": (MQTTProtocolVersion.MQTTv311,)}.get(
             self._mqtt.protocol, (MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311)
         )
         for version in versions:
             try:
-                self._client = await self._connected(version)
+                self._client = await self._connect(version)
             except (ClientError, OSError) as error:
                 failed = error
             else:
                 return self
         where = f"{self._mqtt.host}:{self._mqtt.port}"
-        raise ClientError(f"no broker answers at {where} ({failed}): start one, or name another with --config or --broker")
+        raise ClientError(
+            f"no broker answers at {where} ({failed}): start one, or name another with --config or --broker"
+        )
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._client is not None:
             self._client.disconnect()
             await asyncio.to_thread(self._client.loop_stop)
@@ -132,52 +139,55 @@ class Client:
         finally:
             self._acknowledged.pop(sent.mid, None)
 
-    async def _connected(self, version: MQTTProtocolVersion) -> paho.Client:
-        loop = asyncio.get_running_loop()
-        ready: asyncio.Future[None] = loop.create_future()
+    async def _connect(self, version: MQTTProtocolVersion) -> paho.Client:
+        self._ready = asyncio.get_running_loop().create_future()
         clean = True if version is MQTTProtocolVersion.MQTTv311 else None
         client = paho.Client(CallbackAPIVersion.VERSION2, protocol=version, clean_session=clean)
         _secure(client, self._mqtt)
-
-        def settle(problem: str | None) -> None:
-            if ready.done():
-                return
-            if problem is None:
-                ready.set_result(None)
-            else:
-                ready.set_exception(ClientError(problem))
-
-        def on_connect(_c: paho.Client, _u: object, _f: object, reason: ReasonCode, _p: Properties | None) -> None:
-            if reason.is_failure:
-                loop.call_soon_threadsafe(settle, str(reason))
-            else:
-                client.subscribe([(f"{self._topics.results(self._name, '+')}/+", 1), (self._topics.status, 1)])
-
-        def on_subscribe(_c: paho.Client, _u: object, _m: int, reasons: list[ReasonCode], _p: Properties | None) -> None:
-            refused = any(reason.is_failure for reason in reasons)
-            loop.call_soon_threadsafe(settle, "the broker refused the subscription" if refused else None)
-
-        def on_disconnect(_c: paho.Client, _u: object, _f: object, reason: ReasonCode, _p: Properties | None) -> None:
-            loop.call_soon_threadsafe(settle, f"the connection was closed: {reason}")
-
-        def on_message(_c: paho.Client, _u: object, message: paho.MQTTMessage) -> None:
-            loop.call_soon_threadsafe(self._take, message.topic, bytes(message.payload))
-
-        def on_publish(_c: paho.Client, _u: object, mid: int, _r: ReasonCode, _p: Properties) -> None:
-            loop.call_soon_threadsafe(self._published, mid)
-
-        client.on_connect, client.on_subscribe, client.on_publish = on_connect, on_subscribe, on_publish
-        client.on_disconnect, client.on_message = on_disconnect, on_message
+        client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
+        client.on_subscribe, client.on_publish = self._on_subscribe, self._on_publish
+        client.on_message = self._on_message
         await asyncio.to_thread(client.connect, self._mqtt.host, self._mqtt.port, self._mqtt.keepalive_s)
         client.loop_start()
         try:
             async with asyncio.timeout(_ANSWER_S):
-                await ready
+                await self._ready
         except (ClientError, TimeoutError) as error:
             client.disconnect()
             await asyncio.to_thread(client.loop_stop)
             raise ClientError(str(error) or "no answer to CONNECT") from None
         return client
+
+    # The callbacks run on paho's thread, and pass on to the loop's what they hear.
+
+    def _on_connect(
+        self, client: paho.Client, _d: object, _f: object, reason: ReasonCode, _p: Properties | None
+    ) -> None:
+        if reason.is_failure:
+            self._loop.call_soon_threadsafe(self._settle, str(reason))
+        else:
+            client.subscribe([(f"{self._topics.results(self._name, '+')}/+", 1), (self._topics.status, 1)])
+
+    def _on_subscribe(self, _c: object, _d: object, _m: int, reasons: list[ReasonCode], _p: Properties | None) -> None:
+        refused = any(reason.is_failure for reason in reasons)
+        self._loop.call_soon_threadsafe(self._settle, "the broker refused the subscription" if refused else None)
+
+    def _on_disconnect(self, _c: object, _d: object, _f: object, reason: ReasonCode, _p: Properties | None) -> None:
+        self._loop.call_soon_threadsafe(self._settle, f"the connection was closed: {reason}")
+
+    def _on_publish(self, _c: object, _d: object, mid: int, _r: ReasonCode, _p: Properties) -> None:
+        self._loop.call_soon_threadsafe(self._published, mid)
+
+    def _on_message(self, _c: object, _d: object, message: paho.MQTTMessage) -> None:
+        self._loop.call_soon_threadsafe(self._take, message.topic, bytes(message.payload))
+
+    def _settle(self, problem: str | None) -> None:
+        if self._ready.done():
+            return
+        if problem is None:
+            self._ready.set_result(None)
+        else:
+            self._ready.set_exception(ClientError(problem))
 
     def _published(self, mid: int) -> None:
         # The broker's word can come before `publish` has returned and told the number.

@@ -95,7 +95,7 @@ class Course:
             if self._task is not None:
                 self._task.cancel()
 
-    async def run(self) -> Final | Again:
+    async def run(self) -> Final | Again:  # noqa: PLR0911  one return for each way to end
         """Run the attempt to its end. A cancellation that is no verdict, such as a drain's, passes through."""
         if self._verdict is not None:
             return self._final(self._verdict)
@@ -164,7 +164,12 @@ class Course:
         now, received = self._clock(), self.ticket.received_at
         started = now if self._started_at is None else self._started_at
         rate = None
-        if self._done and self._first_at is not None and now > self._first_at and self._done.usage.completion_tokens > 1:
+        if (
+            self._done
+            and self._first_at is not None
+            and now > self._first_at
+            and self._done.usage.completion_tokens > 1
+        ):
             rate = (self._done.usage.completion_tokens - 1) / (now - self._first_at)
         first = None if self._first_at is None else self._first_at - received
         return Timing(started - received, first, now - received, rate)

@@ -197,11 +197,13 @@ class Dispatcher:
     async def _run(self, course: Course) -> Final | Again:
         try:
             return await course.run()
-        except Exception:
+        except Exception:  # noqa: BLE001  the boundary of a job
             # A defect of ours. Its job still gets the answer it was promised, and the others go on.
             key = course.ticket.job.key
             _log.exception("job.broke", client=key.client, id=key.id)
-            return ended_unstarted(course.ticket, JobError(Code.INTERNAL, "a defect; the log tells more"), self._clock())
+            return ended_unstarted(
+                course.ticket, JobError(Code.INTERNAL, "a defect; the log tells more"), self._clock()
+            )
 
     async def _store(self, job: Job, final: Final) -> None:
         # The one thing that a drain may not interrupt: the job is over, only the word of it is missing.

@@ -75,7 +75,7 @@ class Intake:
     async def _handle(self, delivery: Delivery) -> None:
         try:
             await self._answer(delivery)
-        except Exception:
+        except Exception:  # noqa: BLE001  the boundary of a message
             # A defect of ours. The message is acknowledged all the same: it would meet the same defect again.
             self._counters.broken += 1
             _log.exception("request.broke", topic=delivery.message.topic)

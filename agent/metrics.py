@@ -30,7 +30,7 @@ class Counters:
     completion_tokens: int = 0
 
     def as_dict(self) -> dict[str, object]:
-        """Return the counters for ``metrics``. (`dataclasses.asdict` cannot copy a Counter.)"""
+        """Return the counters for ``metrics``; `dataclasses.asdict` cannot copy a Counter."""
         return {each.name: getattr(self, each.name) for each in fields(self)} | {"finished": dict(self.finished)}
 
 

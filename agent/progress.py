@@ -8,12 +8,13 @@ _WIDTH = 28
 _REDRAW_S = 0.1
 # In a log, a line at every quarter says enough.
 _STEPS = 4
+_MEGABYTE = 1_000_000
 
 
 class Progress:
     """Shows how far each stage of a long piece of work has come.
 
-    Call it with a stage's name, what is done and the total (None if unknown), in bytes.
+    Call it with a stage's name, what is done and the total (None if unknown): bytes, or a few large steps.
     """
 
     def __init__(self, out: TextIO = sys.stderr) -> None:
@@ -45,7 +46,7 @@ class Progress:
             return
         self._drawn_at = now
         full = _WIDTH * done // total if total else 0
-        bar = f"[{'#' * full}{'.' * (_WIDTH - full)}] {_megabytes(done, total)}" if total else _megabytes(done, total)
+        bar = f"[{'#' * full}{'.' * (_WIDTH - full)}] {_amount(done, total)}" if total else _amount(done, total)
         self._out.write(f"\r\x1b[K{self._stage:<10} {bar}")
         self._out.flush()
 
@@ -53,10 +54,11 @@ class Progress:
         step = _STEPS * done // total if total else 0
         if step > self._step:
             self._step = step
-            self._out.write(f"{self._stage}: {_megabytes(done, total)}\n")
+            self._out.write(f"{self._stage}: {_amount(done, total)}\n")
             self._out.flush()
 
 
-def _megabytes(done: int, total: int | None) -> str:
-    of = f" of {total / 1e6:.0f} MB" if total else " MB"
-    return f"{done / 1e6:.0f}{of}"
+def _amount(done: int, total: int | None) -> str:
+    if total is None:
+        return f"{done / 1e6:.0f} MB"
+    return f"{done / 1e6:.0f} of {total / 1e6:.0f} MB" if total >= _MEGABYTE else f"{100 * done // max(1, total)} %"

@@ -12,7 +12,7 @@ import structlog
 
 from agent import __version__, status
 from agent.admission import Queue
-from agent.bus import Bus, MqttBus
+from agent.bus import Bus, Delivery, MqttBus
 from agent.contract.events import Final
 from agent.contract.jobs import Job, Key
 from agent.contract.messages import Outgoing
@@ -57,9 +57,9 @@ class Service:
         self.settings = settings
         self.topics = Topics(settings.mqtt.root, settings.device.id)
         self.counters = Counters()
-        self._spool = spool
+        self.spool = spool
         self.engine: Engine = engine or local_engine(settings)
-        self.bus = make_bus(settings.mqtt, self.topics, receive=lambda delivery: self.intake.receive(delivery), on_connected=self._announce)
+        self.bus = make_bus(settings.mqtt, self.topics, receive=self._receive, on_connected=self._announce)
         self.outbox = Outbox(spool, self.bus, self.topics)
         self.dispatcher = Dispatcher(
             self.engine,
@@ -85,7 +85,7 @@ class Service:
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until ``stop`` is set, then drain. A side task that fails ends the service, loudly."""
         try:
-            await self.intake.recover(await self._spool.recover())
+            await self.intake.recover(await self.spool.recover())
             async with asyncio.TaskGroup() as side:
                 tasks = [
                     side.create_task(work, name=name)
@@ -105,7 +105,7 @@ class Service:
                 for task in tasks:
                     task.cancel()
         finally:
-            await self._spool.close()
+            await self.spool.close()
         _log.info("service.stopped")
 
     async def _shut_down(self) -> None:
@@ -117,9 +117,12 @@ class Service:
             async with asyncio.timeout(_FLUSH_S):
                 await self.outbox.flush()
         except TimeoutError:
-            _log.warning("service.finals_kept", unsent=self._spool.unsent)
+            _log.warning("service.finals_kept", unsent=self.spool.unsent)
         await self.bus.close()
         _log.info("service.drained", jobs_kept=left)
+
+    def _receive(self, delivery: Delivery) -> None:
+        self.intake.receive(delivery)
 
     async def _finish(self, job: Job, final: Final) -> None:
         if not await self.outbox.finish(final, job.reply):
@@ -142,7 +145,7 @@ class Service:
 
     async def _restarted(self, key: Key, attempt: int) -> None:
         try:
-            await self._spool.restarted(key, attempt)
+            await self.spool.restarted(key, attempt)
         except SpoolError as error:
             # The job need not wait for a sick disk: at worst a crash of the agent now would reuse the number.
             _log.error("attempt.not_stored", client=key.client, id=key.id, error=str(error))
@@ -165,13 +168,13 @@ class Service:
             rate = (produced - tokens) / (now - since)
             tokens, since = produced, now
             payload = status.metrics(
-                self.settings, self.dispatcher.load, self.engine.health, self.counters, rate, self._spool.unsent
+                self.settings, self.dispatcher.load, self.engine.health, self.counters, rate, self.spool.unsent
             )
             self.bus.send(Outgoing(self.topics.metrics, payload, 0))
 
     async def _expire(self) -> Never:
         while True:
-            dropped = await self._spool.expire(time.time() - self.settings.spool.retention_s)
+            dropped = await self.spool.expire(time.time() - self.settings.spool.retention_s)
             if dropped:
                 _log.info("spool.expired", finals=dropped)
             await asyncio.sleep(_EXPIRE_EVERY_S)
@@ -191,10 +194,23 @@ def local_engine(settings: Settings) -> LocalEngine:
 
 
 async def serve(settings: Settings) -> None:
-    """Run a box until SIGTERM or SIGINT; a second signal ends the drain at once."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    service = Service(settings, await Spool.open(settings.state_dir))
+    """Run a box until SIGTERM or SIGINT; a second signal ends the drain at once.
+
+    Raises:
+        ModelError, SpoolError, BusError: it cannot start; the message says what to do.
+
+    """
+    engine = local_engine(settings)
+    spool = await Spool.open(settings.state_dir)
+    try:
+        service = Service(settings, spool, engine)
+        await _until_signalled(service)
+    finally:
+        await spool.close()
+
+
+async def _until_signalled(service: Service) -> None:
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
     running = asyncio.create_task(service.run(stop), name="service")
 
     def on_signal() -> None:

@@ -97,3 +97,12 @@ class Box:
         code = await asyncio.to_thread(self._process.wait)
         self._process = None
         return code
+
+
+async def edge_slm(*arguments: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a command of ours to its end."""
+
+    def run() -> subprocess.CompletedProcess[str]:
+        return subprocess.run([EDGE_SLM, *arguments], input=stdin, capture_output=True, text=True, check=False)
+
+    return await asyncio.to_thread(run)

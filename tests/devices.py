@@ -44,7 +44,13 @@ class Device:
     """
 
     def __init__(
-        self, port: int, name: str = "dev7", version: str = "5", node: str = "box1", also: tuple[str, ...] = (), keep: bool = False
+        self,
+        port: int,
+        name: str = "dev7",
+        version: str = "5",
+        node: str = "box1",
+        also: tuple[str, ...] = (),
+        keep: bool = False,
     ) -> None:
         self.heard: list[Heard] = []
         self._port = port
@@ -58,13 +64,13 @@ class Device:
         v5 = version == "5"
         clean = None if v5 else not keep
         self._client = paho.Client(CallbackAPIVersion.VERSION2, name, clean, protocol=VERSIONS[version])
-        self._client.on_connect = lambda *_: [self._client.subscribe(each, qos=1) for each in self._filters]
-        self._client.on_subscribe = lambda *_: self._loop.call_soon_threadsafe(self._subscribed.set)
+        self._client.on_connect = self._on_connect
+        self._client.on_subscribe = self._on_subscribe
         self._client.on_message = self._on_message
         self._client.reconnect_delay_set(1, 1)
         self._connect: dict[str, Any] = {}
         if v5 and keep:
-            properties = Properties(PacketTypes.CONNECT)
+            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
             properties.SessionExpiryInterval = 3600
             self._connect = {"clean_start": False, "properties": properties}
 
@@ -80,6 +86,12 @@ class Device:
         self._client.disconnect()
         await asyncio.to_thread(self._client.loop_stop)
         await asyncio.gather(*self._tasks)
+
+    def _on_connect(self, *_: Any) -> None:
+        self._client.subscribe([(each, 1) for each in self._filters])
+
+    def _on_subscribe(self, *_: Any) -> None:
+        self._loop.call_soon_threadsafe(self._subscribed.set)
 
     def _on_message(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
         properties = message.properties
@@ -107,12 +119,14 @@ class Device:
         async with self._news:
             await self._news.wait_for(found)
 
-    def publish(self, kind: str, payload: bytes | str | dict[str, Any], qos: int = 1, retain: bool = False, **properties: Any) -> paho.MQTTMessageInfo:
+    def publish(
+        self, kind: str, payload: bytes | str | dict[str, Any], qos: int = 1, retain: bool = False, **properties: Any
+    ) -> paho.MQTTMessageInfo:
         """Publish a request of ``kind``: ``text``, ``cancel`` or ``image/{camera}``."""
         data = json.dumps(payload).encode() if isinstance(payload, dict) else payload
         sent = None
         if properties:
-            sent = Properties(PacketTypes.PUBLISH)
+            sent = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
             for name, value in properties.items():
                 setattr(sent, name, value)
         return self._client.publish(f"{self._base}/req/{self._name}/{kind}", data, qos, retain, sent)

@@ -37,7 +37,8 @@ def run(settings: Settings, *, rows: list[str] | None, as_json: bool) -> int:
     if as_json:
         print(json.dumps([asdict(row) | {"holds": row.holds} for row in found], indent=1))
     else:
-        print(f"\nedge-slm {__version__}, {settings.models.text}, {platform.machine()}, Python {platform.python_version()}\n")
+        where = f"{platform.machine()}, Python {platform.python_version()}"
+        print(f"\nedge-slm {__version__}, {settings.models.text}, {where}\n")
         print(table(found))
     return 0 if all(row.holds for row in found) else 1
 
@@ -54,8 +55,7 @@ async def _measured(rig: Rig, names: list[str], *, quiet: bool) -> list[Row]:
 def table(rows: list[Row]) -> str:
     """Write the rows as a Markdown table."""
     lines = ["| what | measured | bound | holds | from |", "|---|---|---|---|---|"]
-    lines += [
-        f"| {row.what} | {row.value:.3g} {row.unit} | {row.bound_text} | {'yes' if row.holds else '**no**'} | {row.detail} |"
-        for row in rows
-    ]
+    for row in rows:
+        holds = "yes" if row.holds else "**no**"
+        lines.append(f"| {row.what} | {row.value:.3g} {row.unit} | {row.bound_text} | {holds} | {row.detail} |")
     return "\n".join(lines)

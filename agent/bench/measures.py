@@ -69,7 +69,7 @@ def _talk(number: int, words: int, question: str = "Write a long story about a l
 
 
 async def decode(rig: Rig) -> list[Row]:
-    """One job over MQTT against the bare loop: its decode rate, and what is added to the first chunk."""
+    """Run one job over MQTT against the bare loop: its decode rate, and what is added to the first chunk."""
     ours, bare, added = [], [], []
     async with rig.box() as box, box.client("bench") as client:
         await _ask(client, _talk(99, 20), 8)
@@ -87,7 +87,7 @@ async def decode(rig: Rig) -> list[Row]:
         Row(
             "decode tokens/s, one job over MQTT, against the bare loop",
             median(ours) / median(bare),
-            "×",
+            "x",
             0.95,
             "at least",
             f"{median(ours):.1f} against {median(bare):.1f} tokens/s, {_REPEATS} jobs of 200 tokens",
@@ -104,7 +104,7 @@ async def decode(rig: Rig) -> list[Row]:
 
 
 async def short_job(rig: Rig) -> list[Row]:
-    """A short job while a long one decodes: its first chunk, against when it is alone."""
+    """Send a short job while a long one decodes: its first chunk, against when it is alone."""
     alone, beside, ends = [], [], []
     async with rig.box() as box, box.client("long") as one, box.client("short") as other:
         await _ask(one, _talk(99, 20), 8)
@@ -120,7 +120,7 @@ async def short_job(rig: Rig) -> list[Row]:
         Row(
             "a 20-token job during a 400-token job: its first chunk, against alone",
             median(beside) / median(alone),
-            "×",
+            "x",
             2.5,
             "at most",
             f"{median(beside) * 1000:.0f} against {median(alone) * 1000:.0f} ms; it ended after "
@@ -139,7 +139,7 @@ async def _long(client: Client, messages: Messages, started: asyncio.Event) -> f
 
 
 async def prefix(rig: Rig) -> list[Row]:
-    """Two jobs with one long system prompt: the second's first token against the first's."""
+    """Run two jobs with one long system prompt: the second's first token against the first's."""
     first, second, cached, prompt = [], [], 0, 0
     async with rig.box() as box, box.client("bench") as client:
         await _ask(client, _talk(99, 20), 8)
@@ -154,7 +154,7 @@ async def prefix(rig: Rig) -> list[Row]:
         Row(
             "second job with the same 800-token system prompt: time to first token, against the first",
             median(second) / median(first),
-            "×",
+            "x",
             0.15,
             "at most",
             f"{median(second) * 1000:.0f} against {median(first) * 1000:.0f} ms, {cached} of {prompt} tokens cached",

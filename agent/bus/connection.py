@@ -191,7 +191,8 @@ class Connection:
     async def end(self) -> None:
         """Close the socket, as a lost connection would, and wait for the network's end. Idempotent."""
         self._network.stop()
-        await asyncio.wait({self.closed}, timeout=_END_WAIT_S)
+        if not self.closed.done():  # a wait is a chance to be cancelled, and there may be nothing to wait for
+            await asyncio.wait({self.closed}, timeout=_END_WAIT_S)
         if self.closed.done():
             self._network.join()
 
@@ -214,11 +215,13 @@ class Connection:
 
     def answered(self, answer: Connack | ConnectFailed) -> None:
         """See `Events`."""
-        self._connack.set_result(answer)
+        if not self._connack.done():  # a broker that answers twice is no reason to fail
+            self._connack.set_result(answer)
 
     def subscribed(self, refused: list[bool]) -> None:
         """See `Events`."""
-        self._suback.set_result(refused)
+        if not self._suback.done():
+            self._suback.set_result(refused)
 
     def received(self, message: Inbound | None, mid: int, weight: int, retained: bool) -> None:
         """See `Events`."""

@@ -75,7 +75,7 @@ class MqttBus:
         topics: Topics,
         *,
         receive: Callable[[Delivery], None],
-        on_connected: Callable[[], None] = lambda: None,
+        on_connected: Callable[[], object] = lambda: None,
         random: Callable[[], float] = system_random,
     ) -> None:
         security.check(settings)

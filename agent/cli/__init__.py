@@ -15,7 +15,7 @@ from agent.bus import BusError
 from agent.cli import ask, config, models
 from agent.client import ClientError
 from agent.layers import ConfigError, Loaded, load
-from agent.models.store import ModelError
+from agent.models import ModelError
 from agent.spool import SpoolError
 
 _FAILED, _USAGE, _NOT_STARTED, _INTERRUPTED = 1, 2, 3, 130
@@ -76,7 +76,12 @@ def _parser() -> argparse.ArgumentParser:
 
     configured = argparse.ArgumentParser(add_help=False)
     configured.add_argument(
-        "--config", metavar="FILE", type=Path, action="append", default=[], help="YAML; a later file wins over an earlier"
+        "--config",
+        metavar="FILE",
+        type=Path,
+        action="append",
+        default=[],
+        help="YAML; a later file wins over an earlier",
     )
     configured.add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=[], help="one setting, such as mqtt.host=10.0.0.5"

@@ -18,7 +18,9 @@ _NAME = "cli"
 _ONLINE_S = 3.0
 
 
-def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", configured: argparse.ArgumentParser) -> None:
+def add_to(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", configured: argparse.ArgumentParser
+) -> None:
     """Add the two commands."""
     to_box = argparse.ArgumentParser(add_help=False, parents=[configured])
     to_box.add_argument("--broker", metavar="HOST[:PORT]", help="where the broker is; by default as configured")

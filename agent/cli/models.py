@@ -10,7 +10,9 @@ from agent.models.store import installed, verify
 from agent.progress import Progress
 
 
-def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", configured: argparse.ArgumentParser) -> None:
+def add_to(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", configured: argparse.ArgumentParser
+) -> None:
     """Add the command."""
     models = commands.add_parser("models", help="list, pull or verify models")
     verbs = models.add_subparsers(metavar="VERB", required=True)

@@ -145,4 +145,3 @@ class Job(_Strict):
     def load(cls, data: bytes) -> "Job":
         """Read back what `dump` wrote."""
         return cls.model_validate_json(data)
-

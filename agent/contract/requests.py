@@ -96,7 +96,9 @@ class _Body(Sampling):
         if self.response_format and (self.response_format.type == "json_schema") != bool(
             self.response_format.json_schema
         ):
-            raise PydanticCustomError("schema", "`json_schema` goes with response_format type `json_schema`, and only there")
+            raise PydanticCustomError(
+                "schema", "`json_schema` goes with response_format type `json_schema`, and only there"
+            )
         return self
 
     def conversation(self) -> tuple[Message, ...]:
@@ -108,9 +110,7 @@ class _Body(Sampling):
         if not pictures:
             return (Message(role="user", content=prompt),)
         urls = [each if each.startswith("data:") else f"data:;base64,{each}" for each in pictures]
-        parts: list[TextPart | ImagePart] = [
-            ImagePart(type="image_url", image_url=ImageUrl(url=url)) for url in urls
-        ]
+        parts: list[TextPart | ImagePart] = [ImagePart(type="image_url", image_url=ImageUrl(url=url)) for url in urls]
         return (Message(role="user", content=[*parts, TextPart(type="text", text=prompt)]),)
 
 
@@ -139,9 +139,13 @@ def read_request(message: Inbound, route: Route, topics: Topics, limits: Limits,
         first = _ID_FIRST.match(message.payload)
         job_id = first[1].decode() if first else sent_id or new_id
         size = len(message.payload)
-        return refuse(job_id, Code.TOO_LARGE, f"the request has {size:,} bytes, and at most {limit:,} are accepted here")
+        return refuse(
+            job_id, Code.TOO_LARGE, f"the request has {size:,} bytes, and at most {limit:,} are accepted here"
+        )
     if route.kind is Kind.IMAGE and message.payload.startswith((_JPEG, _PNG)):
-        return refuse(sent_id or new_id, Code.UNSUPPORTED, "this box has no vision model: send frames to a box that has one")
+        return refuse(
+            sent_id or new_id, Code.UNSUPPORTED, "this box has no vision model: send frames to a box that has one"
+        )
     try:
         fields = _fields(message, route)
     except ValueError as error:

@@ -9,7 +9,7 @@ import signal
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +68,10 @@ def _signals_cancel() -> Iterator[None]:
     def interrupt() -> None:
         for each in signals:
             loop.add_signal_handler(each, lambda: None)
-        print("\nStopping", flush=True)
         task.cancel()
+        # The signal may say that the terminal is gone.
+        with suppress(OSError):
+            print("\nStopping", flush=True)
 
     for each in signals:
         loop.add_signal_handler(each, interrupt)
@@ -201,7 +203,7 @@ def invitation(program: Path, config: Path, settings: Settings) -> str:
     return f"""
 Ask more from another terminal:
 
-  {shlex.quote(str(program))} ask --config {shlex.quote(str(config))} "Name the three primary colours."
+  {shlex.quote(str(program))} ask --config {shlex.quote(str(config))} --max-tokens 80 "Why is the sky blue?"
 
 or as any device would, with mosquitto's own clients (sudo apt-get install mosquitto-clients), listening first:
 

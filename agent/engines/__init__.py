@@ -1,0 +1,1 @@
+"""What runs jobs: this box's own model, and the cloud."""

@@ -1,13 +1,14 @@
 """A worker process as its parent has it: two pipes of frames, and what it prints."""
 
 import asyncio
+import os
 import signal
 from asyncio.subprocess import PIPE, Process
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 
 import structlog
 
@@ -25,9 +26,10 @@ class Child:
     """A running worker. Start it with `start`, and `end` it in every case."""
 
     def __init__(self, process: Process) -> None:
-        assert process.stdin and process.stdout and process.stderr  # noqa: S101  they are pipes, see `start`
         self._process = process
-        self._stdin, self._stdout, self._stderr = process.stdin, process.stdout, process.stderr
+        self._stdin = cast("asyncio.StreamWriter", process.stdin)  # a pipe, see `start`, as the others
+        self._stdout = cast("asyncio.StreamReader", process.stdout)
+        self._stderr = cast("asyncio.StreamReader", process.stderr)
         self._lines: deque[str] = deque(maxlen=_LINES)
 
     def __repr__(self) -> str:
@@ -60,15 +62,9 @@ class Child:
     @property
     def fate(self) -> str:
         """How it ended, and the last that it printed."""
-        code = self._process.returncode
-        if code is not None and code < 0:
-            with suppress(ValueError):
-                code_text = f"killed by {signal.Signals(-code).name}"
-            if -code == signal.SIGKILL:
-                code_text += ", most likely by the kernel for want of memory"
-        else:
-            code_text = f"exit code {code}"
-        return f"{code_text}; last said: {self._lines[-1]}" if self._lines else code_text
+        code = self._process.returncode or 0
+        how = f"signal {-code}, {signal.strsignal(-code)}" if code < 0 else f"exit code {code}"
+        return f"{how}, having printed: {self._lines[-1]}" if self._lines else how
 
     def tell(self, message: Message) -> None:
         """Put a small message on its way, without waiting. To a process that is gone, it is lost."""
@@ -116,8 +112,11 @@ class Child:
 
     def kill(self) -> None:
         """End it now. It has nothing to save, and a native call may last longer than anybody would wait."""
-        with suppress(ProcessLookupError):
-            self._process.kill()
+        if self._process.returncode is None:
+            # Not `Process.kill`: it looks first whether the process is dead, and so takes the exit code away
+            # from asyncio's watcher, which then reports 255.
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
 
     async def end(self) -> None:
         """End it, if it still runs, and return its resources."""

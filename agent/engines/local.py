@@ -93,27 +93,26 @@ class LocalEngine:
     async def serve(self) -> None:
         """Keep a worker alive until cancelled; then end it."""
         failures = 0
-        while True:
-            reason = await self._live()
-            failures = 0 if self._health.state == "ready" else failures + 1
-            if failures == 0:
-                self._backoff.reset()
-            self._become(
-                state="failed" if failures >= _FAILURES else "loading",
-                detail=f"{reason}; it is tried again" if failures else f"the inference process died: {reason}",
-            )
-            delay_s = self._backoff.next()
-            _log.warning("engine.worker_lost", reason=reason, failed_loads=failures, retry_s=round(delay_s, 2))
-            await asyncio.sleep(delay_s)
+        try:
+            while True:
+                reason = await self._live()
+                failures = 0 if self._health.state == "ready" else failures + 1
+                if failures == 0:
+                    self._backoff.reset()
+                    reason = f"the inference process died ({reason})"
+                self._become(state="failed" if failures >= _FAILURES else "loading", detail=reason)
+                delay_s = self._backoff.next()
+                _log.warning("engine.worker_lost", reason=reason, failed_loads=failures, retry_s=round(delay_s, 2))
+                await asyncio.sleep(delay_s)
+        finally:
+            self._become(state="loading", detail="the engine was stopped")
 
     async def run(self, job: Job) -> AsyncGenerator[Event, None]:
         """Run one job; see `agent.engines.base.Engine.run`."""
         number = next(self._numbers)
         submit = _submit(number, job)
         if (child := self._child) is None:
-            raise JobError(
-                Code.MODEL_UNAVAILABLE, self._health.detail or "the model is not loaded yet: try again soon"
-            )
+            raise JobError(Code.MODEL_UNAVAILABLE, self._health.detail or "the model is not loaded yet: try again soon")
         told: asyncio.Queue[wire.Message | None] = asyncio.Queue()
         self._jobs[number] = told
         self._heard_at = asyncio.get_running_loop().time()
@@ -170,10 +169,10 @@ class LocalEngine:
                         self._become(state="ready", provider=message.provider, context=message.context)
                     elif isinstance(message, wire.Failed):
                         said = message.message
-                    elif not isinstance(message, wire.Submit | wire.Cancel | wire.Progress):
-                        # A job that was closed meanwhile has no queue any more, and wants no word.
-                        if told := self._jobs.get(message.job):
-                            told.put_nowait(message)
+                    elif not isinstance(message, wire.Submit | wire.Cancel | wire.Progress) and (
+                        told := self._jobs.get(message.job)  # None for a job that was closed meanwhile
+                    ):
+                        told.put_nowait(message)
         except wire.WireError as error:
             said = f"the inference process does not speak our frames: {error}"
         return said

@@ -114,12 +114,9 @@ class Refused:
 Message: TypeAlias = Submit | Cancel | Ready | Failed | Started | Progress | Text | Done | Refused
 
 _TYPES: dict[str, type[Message]] = {
-    kind.__name__: kind
-    for kind in (Submit, Cancel, Ready, Failed, Started, Progress, Text, Done, Refused)
+    kind.__name__: kind for kind in (Submit, Cancel, Ready, Failed, Started, Progress, Text, Done, Refused)
 }
-_HEADERS = {
-    kind: tuple(field.name for field in fields(kind) if field.name != "payload") for kind in _TYPES.values()
-}
+_HEADERS = {kind: tuple(field.name for field in fields(kind) if field.name != "payload") for kind in _TYPES.values()}
 
 
 def encode(message: Message) -> bytes:

@@ -25,8 +25,3 @@ def box(tmp_path: Path, broker: Broker, model_folder: Path) -> Callable[..., Box
         return Box(tmp_path, broker.port, model_folder, **settings)
 
     return make
-
-
-@pytest.fixture(scope="session")
-def model_folder() -> Path:
-    return Path("/tmp/models/smollm2-ref")

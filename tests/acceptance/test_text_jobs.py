@@ -2,12 +2,11 @@
 
 import asyncio
 import json
-import os
 import signal
 import subprocess
 from collections.abc import Callable
 
-from tests.boxes import EDGE_SLM, Box
+from tests.boxes import EDGE_SLM, Box, edge_slm
 from tests.brokers import Broker
 from tests.devices import Device
 
@@ -28,14 +27,16 @@ async def test_a_question_is_answered_word_by_word(box: MakeBox, broker: Broker,
         assert len(seqs) > 1
 
 
-async def test_a_stranger_with_mosquittos_own_clients_gets_an_answer(box: MakeBox, broker: Broker, version: str) -> None:
+async def test_a_stranger_with_mosquittos_own_clients_gets_an_answer(
+    box: MakeBox, broker: Broker, version: str
+) -> None:
     flag = {"5": "mqttv5", "3.1.1": "mqttv311"}[version]
     to = ["-h", "127.0.0.1", "-p", str(broker.port), "-V", flag]
     listening = await asyncio.create_subprocess_exec(
         *("mosquitto_sub", *to, "-q", "1", "-t", "slm/box1/res/me/+/final", "-t", "slm/box1/status", "-C", "2"),
         stdout=subprocess.PIPE,
     )
-    async with box() as running:
+    async with box():
         said = json.dumps(QUESTION)
         await asyncio.to_thread(
             subprocess.run, ["mosquitto_pub", *to, "-q", "1", "-t", "slm/box1/req/me/text", "-m", said], check=True
@@ -56,7 +57,9 @@ async def test_a_conversation_with_a_system_message_is_followed(box: MakeBox, br
         assert "Ada" in (await device.final("j1"))["text"]
 
 
-async def test_a_running_job_is_cancelled_within_a_third_of_a_second(box: MakeBox, broker: Broker, version: str) -> None:
+async def test_a_running_job_is_cancelled_within_a_third_of_a_second(
+    box: MakeBox, broker: Broker, version: str
+) -> None:
     async with Device(broker.port, version=version) as device, box():
         device.publish("text", {"id": "j1", **STORY})
         await device.until(lambda: len(device.of("j1", "chunk")) > 1)
@@ -81,10 +84,16 @@ async def test_eight_jobs_at_once_do_not_mix_their_words(box: MakeBox, broker: B
     numbers = range(8)
     async with Device(broker.port) as device, box():
         for number in numbers:
-            device.publish("text", {"id": f"j{number}", "prompt": f"Repeat exactly: {number * 1111}", "temperature": 0, "max_tokens": 24})
+            device.publish(
+                "text",
+                {"id": f"j{number}", "prompt": f"Repeat exactly: {number * 1111}", "temperature": 0, "max_tokens": 24},
+            )
         together = [(await device.final(f"j{number}"))["text"] for number in numbers]
         for number in numbers:
-            device.publish("text", {"id": f"k{number}", "prompt": f"Repeat exactly: {number * 1111}", "temperature": 0, "max_tokens": 24})
+            device.publish(
+                "text",
+                {"id": f"k{number}", "prompt": f"Repeat exactly: {number * 1111}", "temperature": 0, "max_tokens": 24},
+            )
             await device.final(f"k{number}")
         assert [(await device.final(f"k{number}"))["text"] for number in numbers] == together
 
@@ -105,18 +114,31 @@ async def test_info_says_loading_and_then_ready(box: MakeBox, broker: Broker) ->
 
 async def test_ask_prints_the_answer(box: MakeBox) -> None:
     async with box() as running:
-        asked = [EDGE_SLM, "ask", "--config", running.config, "--temperature", "0", "What is the capital of France?"]
-        done = await asyncio.to_thread(subprocess.run, asked, capture_output=True, check=True)
-        assert done.stdout == b"The capital of France is Paris.\n"
+        done = await edge_slm("ask", "--config", running.config, "--temperature", "0", "What is the capital of France?")
+        assert (done.returncode, done.stdout) == (0, "The capital of France is Paris.\n")
 
 
 async def test_ask_reads_standard_input_and_prints_json_lines(box: MakeBox) -> None:
     async with box() as running:
-        asked = [EDGE_SLM, "ask", "--config", running.config, "--json", "--max-tokens", "5"]
-        done = await asyncio.to_thread(subprocess.run, asked, input=b"Tell me a story.", capture_output=True, check=True)
+        done = await edge_slm(
+            "ask", "--config", running.config, "--json", "--max-tokens", "5", stdin="Tell me a story."
+        )
         events = [json.loads(line) for line in done.stdout.splitlines()]
         assert [events[0]["event"], events[-1]["event"]] == ["state", "final"]
         assert events[-1]["usage"]["completion_tokens"] == 5
+
+
+async def test_cancel_ends_a_job_that_ask_began(box: MakeBox) -> None:
+    async with box() as running:
+        job = ["--id", "j1", "--max-tokens", "2000", "Tell me a very long story."]
+        asking = await asyncio.create_subprocess_exec(
+            EDGE_SLM, "ask", "--config", running.config, "--json", *job, stdout=subprocess.PIPE
+        )
+        assert asking.stdout is not None
+        assert json.loads(await asking.stdout.readline())["state"] == "accepted"
+        await edge_slm("cancel", "--config", running.config, "j1")
+        out, _ = await asking.communicate()
+        assert json.loads(out.splitlines()[-1])["state"] == "CANCELED"
 
 
 async def test_ctrl_c_in_ask_cancels_the_job(box: MakeBox) -> None:
@@ -133,8 +155,7 @@ async def test_ctrl_c_in_ask_cancels_the_job(box: MakeBox) -> None:
         assert (asking.returncode, (await running.logged("job.finished"))["code"]) == (130, "canceled")
 
 
-async def test_ask_says_what_to_do_when_no_box_is_there(tmp_path: object, broker: Broker) -> None:
-    asked = [EDGE_SLM, "ask", "--broker", f"127.0.0.1:{broker.port}", "--node", "nobody", "Hi"]
-    done = await asyncio.to_thread(subprocess.run, asked, capture_output=True, check=False, env=os.environ)
-    assert done.returncode == 1
-    assert done.stderr == b"edge-slm: the box nobody has never been seen at this broker: start it, or name another with --node\n"
+async def test_ask_says_what_to_do_when_no_box_is_there(broker: Broker) -> None:
+    done = await edge_slm("ask", "--broker", f"127.0.0.1:{broker.port}", "--node", "nobody", "Hi")
+    sentence = "the box nobody has never been seen at this broker: start it, or name another with --node"
+    assert (done.returncode, done.stderr) == (1, f"edge-slm: {sentence}\n")

@@ -1,27 +1,30 @@
 """What a broker may do that mosquitto does not do on demand, packet by packet."""
 
 import asyncio
+import gc
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from agent.bus import BusError, connection
+from agent.bus import session as session_module
 from agent.bus.flow import INBOUND_HIGH
 from agent.contract.messages import Outgoing
 from tests.bus.conftest import Log, Session, Version
-from tests.bus.scripted import DISCONNECT, PINGREQ, PUBACK, PUBLISH, ScriptedBroker
+from tests.bus.scripted import CONNACK, DISCONNECT, PINGREQ, PUBACK, PUBLISH, SUBACK, ScriptedBroker
 
 Start = Callable[..., Session]
 TEXT = "slm/box1/req/dev7/text"
 FINAL = Outgoing("slm/box1/res/dev7/j1/final", b"{}")
+INFO = Outgoing("slm/box1/info", b"{}")
 MARK = Outgoing("slm/box1/metrics", b"{}", qos=0)
 
 UNSUPPORTED_VERSION = 0x84
 V3_UNSUPPORTED_VERSION = 1
 NOT_AUTHORIZED = 0x87
 SUBSCRIPTION_REFUSED = 0x80
-QUOTA_EXCEEDED = 0x97
 RECEIVE_MAXIMUM_1 = b"\x03\x21\x00\x01"
 
 
@@ -115,6 +118,18 @@ async def test_a_broker_that_does_not_answer_pings_is_left(scripted: ScriptedBro
     assert "silent for longer than the keepalive" in (await log.event("mqtt.disconnected"))["reason"]
 
 
+async def test_a_broker_that_answers_twice_does_no_harm(scripted: ScriptedBroker, start: Start) -> None:
+    session = start(scripted.port)
+    peer = await scripted.accept()
+    await peer.bring_online()
+    peer.send(CONNACK, b"\0\0\0")
+    peer.send(SUBACK, b"\0\1\0\1\1\1")
+    peer.publish(TEXT, b"hi")
+    await session.deliveries.get()
+
+    assert session.bus.connected
+
+
 async def test_acks_leave_in_the_order_of_receipt(scripted: ScriptedBroker, start: Start, version: Version) -> None:
     session = start(scripted.port, protocol=version)
     peer = await scripted.accept()
@@ -203,6 +218,96 @@ async def test_a_delivery_without_puback_is_published_again_on_another_version(
     await delivering
 
     assert (peer.version, again.topic) == ("3.1.1", FINAL.topic)
+
+
+async def test_what_is_sent_on_connecting_goes_before_the_backlog(scripted: ScriptedBroker, start: Start) -> None:
+    session = start(scripted.port)
+    peer = await scripted.accept()
+    await peer.bring_online()
+    delivering = asyncio.create_task(session.bus.deliver(FINAL))
+    await peer.expect(PUBLISH)
+    session.bus._on_connected = lambda: session.bus.send(INFO)
+    peer.close()
+    peer = await scripted.accept()
+    await peer.bring_online()
+    topics = [(await peer.expect(PUBLISH)).topic for _ in range(2)]
+    delivering.cancel()
+
+    assert topics == [INFO.topic, FINAL.topic]
+
+
+async def test_a_state_that_waits_is_dropped_with_the_connection(scripted: ScriptedBroker, start: Start) -> None:
+    session = start(scripted.port)
+    peer = await scripted.accept()
+    await peer.connect(properties=RECEIVE_MAXIMUM_1)
+    await peer.subscribe()
+    await peer.expect(PUBLISH)
+    await session.online()
+    session.bus.send(INFO)  # behind `online`, which is not acknowledged
+    peer.close()
+    peer = await scripted.accept()
+    await peer.bring_online()
+    await session.online()
+    session.bus.send(MARK)
+
+    assert (await peer.expect(PUBLISH)).topic == MARK.topic
+
+
+async def test_a_delivery_cancelled_while_it_waits_is_not_published(scripted: ScriptedBroker, start: Start) -> None:
+    session = start(scripted.port)
+    peer = await scripted.accept()
+    await peer.connect(properties=RECEIVE_MAXIMUM_1)
+    await peer.subscribe()
+    online = await peer.expect(PUBLISH)
+    await session.online()
+    delivering = asyncio.create_task(session.bus.deliver(FINAL))
+    await asyncio.sleep(0)
+    delivering.cancel()
+    await asyncio.wait({delivering})
+    session.bus.send(INFO)
+    peer.puback(online.mid)
+
+    assert (await peer.expect(PUBLISH)).topic == INFO.topic
+
+
+async def test_nothing_is_sent_after_the_goodbye(scripted: ScriptedBroker, start: Start) -> None:
+    session = start(scripted.port)
+    peer = await scripted.accept()
+    await peer.bring_online()
+    await session.online()
+    closing = asyncio.create_task(session.bus.close())
+    offline = await peer.expect(PUBLISH)
+    sent = session.bus.send(MARK)
+    peer.puback(offline.mid)
+    await closing
+
+    assert not sent
+
+
+async def test_a_version_that_worked_is_not_given_up_for_one_lost_connection(
+    scripted: ScriptedBroker, start: Start
+) -> None:
+    start(scripted.port)
+    peer = await scripted.accept()
+    await peer.bring_online()
+    peer.close()
+    peer = await scripted.accept()
+    await peer.connect(None)
+    peer.close()
+
+    assert await _next_version(scripted) == "5"
+
+
+async def test_a_message_at_qos_0_needs_no_ack_for_those_after_it(scripted: ScriptedBroker, start: Start) -> None:
+    session = start(scripted.port)
+    peer = await scripted.accept()
+    await peer.bring_online()
+    peer.publish(TEXT, b"1")
+    peer.publish(TEXT, b"2", mid=12)
+    await session.deliveries.get()
+    (await session.deliveries.get()).ack()
+
+    assert (await peer.expect(PUBACK)).mid == 12
 
 
 async def test_a_delivery_that_the_broker_refuses_raises(scripted: ScriptedBroker, start: Start) -> None:
@@ -328,6 +433,77 @@ async def test_it_does_not_connect_while_it_holds_too_much(scripted: ScriptedBro
     await (await accepting).bring_online()
 
     assert waiting
+
+
+async def _two_delays(scripted: ScriptedBroker, log: Log) -> list[float]:
+    """Play a broker that drops the bus as soon as it is online, twice; return how long it waits after each."""
+    delays = []
+    for _ in range(2):
+        peer = await scripted.accept()
+        await peer.bring_online()
+        peer.close()
+        delays.append((await log.event("mqtt.disconnected"))["retry_in_s"])
+    return delays
+
+
+async def test_a_connection_that_lasted_starts_the_backoff_over(
+    scripted: ScriptedBroker, start: Start, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "_LASTED_S", 0.0)
+    start(scripted.port)
+
+    assert await _two_delays(scripted, log) == [0.05, 0.05]
+
+
+async def test_a_connection_that_did_not_last_does_not(scripted: ScriptedBroker, start: Start, log: Log) -> None:
+    start(scripted.port)
+
+    assert await _two_delays(scripted, log) == [0.05, 0.1]
+
+
+def _descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_a_reconnect_leaves_no_descriptor_behind(scripted: ScriptedBroker, start: Start) -> None:
+    session = start(scripted.port)
+    counts = []
+    gc.disable()  # it would close them one day
+    try:
+        for _ in range(4):
+            await (await scripted.accept()).bring_online()
+            await session.online()
+            counts.append(_descriptors())
+            session.cut()
+    finally:
+        gc.enable()
+
+    assert counts[-1] - counts[0] <= 3  # the scripted broker's own ends
+
+
+async def test_the_network_thread_alone_writes_to_the_socket(
+    scripted: ScriptedBroker, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = start(scripted.port)
+    peer = await scripted.accept()
+    await peer.bring_online()
+    await session.online()
+    now = session.bus._connection
+    assert now is not None
+    client = now._network._client
+    assert client is not None
+    writers: set[str] = set()
+    write = client._sock_send
+
+    def recording(data: bytes) -> int:
+        writers.add(threading.current_thread().name)
+        return write(data)
+
+    monkeypatch.setattr(client, "_sock_send", recording)
+    session.bus.send(MARK)
+    await peer.expect(PUBLISH)
+
+    assert writers == {"mqtt edge-slm-box1"}
 
 
 async def test_close_disconnects_cleanly_and_last(scripted: ScriptedBroker, start: Start, version: Version) -> None:

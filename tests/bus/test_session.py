@@ -22,6 +22,7 @@ STATUS = "slm/box1/status"
 async def test_it_says_online_once_it_is_subscribed(broker: Broker, start: Start, version: Version) -> None:
     session = start(broker.port, protocol=version)
     await session.online()
+    await session.bus.deliver(Outgoing(FINAL, b"{}"))  # so that the broker has what came before
 
     with Device(broker.port) as device:
         await device.subscribe(STATUS)

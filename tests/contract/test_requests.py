@@ -115,9 +115,15 @@ def test_content_parts_keep_their_text_and_their_pictures_in_order() -> None:
         ({}, "give a `prompt` or `messages`"),
         ({"prompt": ""}, "`prompt`: string should have at least 1 character"),
         ({"prompt": 5}, "`prompt`: input should be a valid string"),
-        ({"prompt": "x", "messages": [{"role": "user", "content": "x"}]}, "give either `prompt` or `messages`, not both"),
+        (
+            {"prompt": "x", "messages": [{"role": "user", "content": "x"}]},
+            "give either `prompt` or `messages`, not both",
+        ),
         ({"messages": []}, "`messages`: list should have at least 1 item after validation, not 0"),
-        ({"messages": [{"role": "user", "content": ""}]}, "`messages.0.content`: string should have at least 1 character"),
+        (
+            {"messages": [{"role": "user", "content": ""}]},
+            "`messages.0.content`: string should have at least 1 character",
+        ),
         (
             {"messages": [{"role": "tool", "content": "x"}]},
             "`messages.0.role`: input should be 'system', 'user' or 'assistant'",
@@ -209,7 +215,10 @@ def test_user_properties_serve_raw_payloads() -> None:
 
 
 def test_a_wrong_user_property_is_refused_by_name() -> None:
-    assert refusal(b"x", properties={"max_tokens": "many"}).error.message == "`max_tokens`: input should be a valid integer"
+    assert (
+        refusal(b"x", properties={"max_tokens": "many"}).error.message
+        == "`max_tokens`: input should be a valid integer"
+    )
 
 
 @pytest.mark.parametrize("topic", ["slm/box1/res/dev7/mine", "clients/dev7/inbox/1"])

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +32,8 @@ class Box:
 
     def __post_init__(self) -> None:
         self._finished = asyncio.Condition()
+        self.writing = asyncio.Event()
+        self._news = asyncio.Event()
         self.disk = asyncio.Event()
         self.disk.set()
         self.dispatcher = Dispatcher(
@@ -47,6 +49,7 @@ class Box:
 
     def _send(self, out: Outgoing) -> bool:
         self.sent.append(out)
+        self._news.set()
         return True
 
     async def _finish(self, job: Job, final: Final) -> None:
@@ -57,6 +60,7 @@ class Box:
 
     async def _restarted(self, key: Key, attempt: int) -> None:
         self.requeued.append((key.id, attempt))
+        self.writing.set()
         await self.disk.wait()
 
     def admit(self, name: str, *, deadline_s: float | None = None, **fields: Any) -> Key:
@@ -69,6 +73,11 @@ class Box:
         async with self._finished:
             await self._finished.wait_for(lambda: name in self.finals)
         return self.finals[name]
+
+    async def until(self, found: Callable[[], bool]) -> None:
+        while not found():
+            self._news.clear()
+            await self._news.wait()
 
     def events(self, name: str, kind: str) -> list[dict[str, Any]]:
         topic = f"slm/box1/res/c/{name}/{kind}"
@@ -151,8 +160,7 @@ async def test_a_running_job_is_cancelled_with_what_it_said_and_its_engine_let_g
         attempt = await box.engine.attempt(key)
         attempt.start()
         attempt.say("Hel")
-        while not box.events("j1", "chunk"):
-            await asyncio.sleep(0)
+        await box.until(lambda: box.events("j1", "chunk") != [])
         box.dispatcher.cancel(key)
         final = await box.final("j1")
         assert (final.outcome, final.text) == (Outcome.CANCELED, "Hel")
@@ -228,8 +236,7 @@ async def test_a_job_cancelled_between_two_attempts_has_a_final() -> None:
         box.disk.clear()
         key = box.admit("j1")
         (await box.engine.attempt(key)).lose()
-        while not box.requeued:
-            await asyncio.sleep(0)
+        await box.writing.wait()
         box.dispatcher.cancel(key)
         assert (await box.final("j1")).outcome is Outcome.CANCELED
 

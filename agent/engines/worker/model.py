@@ -5,16 +5,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import onnxruntime_genai as og
+import onnxruntime_genai as og  # type: ignore[import-untyped]
 
 from agent.contract.errors import Code, JobError
 from agent.engines.worker.facts import ModelError, read
 from agent.engines.worker.sampling import Logits, Options
+from agent.engines.worker.words import Words
 
 # A conversation is encoded at once when it is shorter than this many characters, and otherwise tried by ever
 # longer beginnings: a megabyte of Chinese takes 4 s, in which nothing else runs, and its first part is enough
 # to know that the window is exceeded.
 _PROBE = 16 << 10
+# llguidance's own key in a schema. Where white space is allowed, small models fill their answers with it.
+_COMPACT = {"x-guidance": {"whitespace_flexible": False}}
 
 
 class Model:
@@ -74,7 +77,7 @@ class Model:
             end *= 4
         return [int(token) for token in self._tokenizer.encode(text)]
 
-    def words(self) -> "Words":
+    def words(self) -> Words:
         """Begin an answer's text."""
         return Words(self._tokenizer.create_stream(), adds_space=self._adds_space)
 
@@ -102,7 +105,7 @@ class Model:
             params.set_search_options(temperature=options.temperature, top_p=options.top_p, top_k=options.top_k)
             if seed is not None:
                 params.set_search_options(random_seed=seed % 2**31)
-        params.set_guidance("json_schema", schema)
+        params.set_guidance("json_schema", json.dumps({**json.loads(schema), **_COMPACT}))
         try:
             return Cache(og.Generator(self._model, params))
         except RuntimeError as error:
@@ -134,23 +137,3 @@ class Cache:
         """Return the scores of every token that could come next."""
         logits: Logits = self._generator.get_logits().reshape(-1)
         return logits
-
-
-class Words:
-    """Turns an answer's tokens into text, whole characters only.
-
-    Tokenizers of the sentencepiece family put a space before the first word of every text, and leave it there
-    when an answer is decoded by itself; it is none of the answer's.
-    """
-
-    def __init__(self, stream: og.TokenizerStream, *, adds_space: bool) -> None:
-        self._stream = stream
-        self._drop_space = adds_space
-
-    def add(self, token: int) -> str:
-        """Return the text that this token completes; empty within a character of several tokens."""
-        text: str = self._stream.decode(token)
-        if self._drop_space and text:
-            self._drop_space = False
-            return text.removeprefix(" ")
-        return text

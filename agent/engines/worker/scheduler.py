@@ -9,18 +9,23 @@ import ctypes
 import sys
 from collections import deque
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from agent.contract.errors import Code, JobError
 from agent.engines import wire
 from agent.engines.worker import limits
-from agent.engines.worker.model import Cache, Model
 from agent.engines.worker.sampling import Options, Sampler
 from agent.engines.worker.slots import Pace, choose
 from agent.engines.worker.task import Slot, Task, options
 
+if TYPE_CHECKING:  # the library stays out of whoever tests this with a model of its own
+    from agent.engines.worker.model import Cache, Model
+
 # Words are gathered for so long, in seconds, after the first. At 100 tokens/s a frame a token would cost the parent
 # 2 % of a core that inference could use; a model of 40 tokens/s or less has a frame a token.
 _GATHER_S = 0.025
+# Of so many turns, the oldest prompt is sure of one.
+_OLDEST = 4
 # What the library raises: std::bad_alloc and every other C++ exception, as pybind11 translates them.
 _NATIVE = (RuntimeError, MemoryError)
 
@@ -40,7 +45,7 @@ class Scheduler:
 
     def __init__(
         self,
-        model: Model,
+        model: "Model",
         *,
         slots: int,
         default_max_tokens: int,
@@ -94,15 +99,15 @@ class Scheduler:
     def _next_turn(self) -> list[Task]:
         """Return whose call comes next, in order.
 
-        Of several prompts, every other turn goes to the shortest rest, so that a short question is not kept
-        waiting by long ones, and the turns between to the oldest, so that no number of short ones starves it.
+        Of several prompts, the one with the shortest rest is next, so that a short question is not kept waiting
+        by long ones; every fourth turn is the oldest one's, so that no number of short ones starves it.
         """
         self._turns += 1
         prefilling = [task for task in self._running if task.remaining]
         turn = [task for task in self._running if not task.remaining]
         if prefilling:
-            shortest = self._turns % 2 == 0
-            turn.append(min(prefilling, key=lambda task: task.remaining) if shortest else prefilling[0])
+            shortest = min(prefilling, key=lambda task: task.remaining)
+            turn.append(shortest if self._turns % _OLDEST else prefilling[0])
         return turn
 
     def _advance(self, task: Task) -> None:
@@ -175,7 +180,7 @@ class Scheduler:
         self._free.remove(slot)
         return task
 
-    def _new_cache(self, slot: Slot, need: int, submit: wire.Submit, drawn: Options | None) -> Cache:
+    def _new_cache(self, slot: Slot, need: int, submit: wire.Submit, drawn: Options | None) -> "Cache":
         self._drop(slot)
         room = self._room(need)
         if submit.schema is None:
@@ -225,7 +230,8 @@ class Scheduler:
 
 def _translated(error: Exception) -> JobError:
     """Turn what the library raised into the job's end; the details go to the log."""
-    print(f"the runtime failed on a job: {error}", file=sys.stderr)  # noqa: T201  stderr is the parent's debug log
+    # Standard error is the parent's debug log. After the first line, the library may quote the answer.
+    print(f"the runtime failed on a job: {str(error).partition(chr(10))[0]}", file=sys.stderr)  # noqa: T201
     if isinstance(error, MemoryError) or "alloc" in str(error):
         return JobError(Code.OUT_OF_MEMORY, "the runtime ran out of memory on this job: shorten it, or try again later")
     return JobError(Code.INTERNAL, "the model's runtime failed on this job; see the agent's log at level debug")

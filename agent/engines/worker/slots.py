@@ -43,7 +43,7 @@ class Held:
 class Choice(NamedTuple):
     """A slot by its index, and how many of the prompt's tokens to keep in it; None for a new cache."""
 
-    index: int
+    slot: int
     keep: int | None
 
 

@@ -2,14 +2,17 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from agent.engines.wire import Done, Submit
 from agent.engines.worker.facts import Facts
-from agent.engines.worker.model import Cache, Words
 from agent.engines.worker.sampling import Options, Sampler
 from agent.engines.worker.slots import Held, slice_end
 from agent.engines.worker.stops import StopScanner
+from agent.engines.worker.words import Words
+
+if TYPE_CHECKING:  # see `agent.engines.worker.scheduler`
+    from agent.engines.worker.model import Cache
 
 
 def options(submit: Submit, facts: Facts) -> Options | None:
@@ -35,7 +38,7 @@ def options(submit: Submit, facts: Facts) -> Options | None:
 class Slot(Held):
     """A place for a job, and the cache that the last one left there, if any."""
 
-    cache: Cache | None = None
+    cache: "Cache | None" = None
 
 
 class Task:
@@ -65,7 +68,7 @@ class Task:
         *,
         answer_tokens: int,
         slot: Slot,
-        cache: Cache,
+        cache: "Cache",
         kept: int,
         words: Words,
         sampler: Sampler | None,

@@ -46,12 +46,13 @@ def build(shape: Shape, places: dict[str, Bytes], data_file: str) -> ModelProto:
             *_kv_cache(shape, "past_key_values", "past"),
         ],
         outputs=[
-            _tensor("logits", TensorProto.FLOAT, "batch", "sequence", shape.vocabulary),
+            _tensor("logits", TensorProto.FLOAT, "batch", 1, shape.vocabulary),
             *_kv_cache(shape, "present", "total"),
         ],
         initializer=[
             numpy_helper.from_array(np.array(1, np.int64), "one"),
             numpy_helper.from_array(np.array([1], np.int64), "axis_one"),
+            numpy_helper.from_array(np.array([-1], np.int64), "last"),
             *(_external(name, place, data_file) for name, place in (places | table).items()),
         ],
     )
@@ -80,6 +81,8 @@ class _Decoder:
             normal, residual = self._norm(f"{name}.mlp_norm", residual, update)
             update = self._mlp(layer, normal)
         normal, _ = self._norm("norm", residual, update)
+        # Of a prompt only the last token's logits are ever read, and this matrix is a fifth of the model's work.
+        normal = self._add("Gather", [normal, "last"], ["norm/last"], {"axis": 1})
         self._matmul("embedding", normal, (self.shape.vocabulary, self.shape.hidden), 8, output="logits")
 
     def _add(

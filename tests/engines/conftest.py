@@ -1,0 +1,45 @@
+"""A real model, and engines that run it."""
+
+import os
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from agent.backoff import Backoff
+from agent.engines.local import LocalEngine
+from tests.engines.running import ready, serving
+
+
+@pytest.fixture(scope="session")
+def model_folder() -> Path:
+    folder = Path(os.environ.get("EDGE_SLM_TEST_MODEL", "/tmp/models/smollm2-ref"))  # noqa: S108
+    if not (folder / "genai_config.json").exists():
+        pytest.skip(f"no model in {folder}")
+    return folder
+
+
+def new_engine(folder: Path, **options: object) -> LocalEngine:
+    """Make an engine that comes back at once."""
+    arguments = {"slots": 4, "threads": None, "default_max_tokens": 32, "backoff": Backoff(0.01, 0.01, random.random)}
+    return LocalEngine("test", folder, **{**arguments, **options})  # type: ignore[arg-type]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine(model_folder: Path) -> AsyncIterator[LocalEngine]:
+    """Serve one engine for a module's tests. Each must do with whatever caches the others left."""
+    running = new_engine(model_folder)
+    async with serving(running):
+        await ready(running)
+        yield running
+
+
+@pytest_asyncio.fixture
+async def fresh_engine(model_folder: Path) -> AsyncIterator[LocalEngine]:
+    """Serve an engine that nobody has used, and that a test may break."""
+    running = new_engine(model_folder)
+    async with serving(running):
+        await ready(running)
+        yield running

@@ -1,0 +1,232 @@
+"""The worker's life and death."""
+
+import asyncio
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import aclosing
+from pathlib import Path
+
+import psutil
+import pytest
+
+from agent.backoff import Backoff
+from agent.contract.errors import Code, JobError
+from agent.engines.base import EngineLost, Started, Text
+from agent.engines.local import LocalEngine
+from tests.engines.conftest import new_engine
+from tests.engines.running import answer, job, ready, serving
+
+FRANCE = "What is the capital of France?"
+_SAY_READY = """
+import os, sys, time
+from agent.engines.wire import Decoder, Ready, Started, Submit, encode
+def say(message): os.write(1, encode(message))
+say(Ready(100, "cpu", 0.0))
+"""
+
+
+def worker(body: str) -> list[str]:
+    """Make the command of a worker that is ready at once, and then does as told."""
+    return [sys.executable, "-c", _SAY_READY + body]
+
+
+async def test_jobs_under_a_killed_worker_are_lost_and_the_next_one_runs(fresh_engine: LocalEngine) -> None:
+    engine = fresh_engine
+    jobs = [engine.run(job(f"{number} Tell me a story.", max_tokens=2000)) for number in range(2)]
+    for events in jobs:
+        async for event in events:
+            if isinstance(event, Text):
+                break
+    assert engine._child
+    os.kill(engine._child.pid, signal.SIGKILL)
+    for events in jobs:
+        with pytest.raises(EngineLost):
+            async for _ in events:
+                pass
+    assert engine.health.state == "loading"
+    assert "signal 9" in str(engine.health.detail)
+    await ready(engine)
+
+    assert (await answer(engine, job(FRANCE))).text == "The capital of France is Paris."
+
+
+async def test_jobs_that_come_while_the_model_loads_wait_for_it(model_folder: Path) -> None:
+    engine = new_engine(model_folder)
+    async with serving(engine):
+        while engine._child is None:
+            await asyncio.sleep(0)
+        assert engine.health.state == "loading"
+
+        assert (await answer(engine, job(FRANCE))).text == "The capital of France is Paris."
+
+
+async def test_a_stopped_engine_leaves_no_process_and_loses_its_jobs(model_folder: Path) -> None:
+    engine = new_engine(model_folder)
+    async with serving(engine):
+        await ready(engine)
+        assert engine._child
+        pid = engine._child.pid
+        running = asyncio.create_task(answer(engine, job(FRANCE, max_tokens=2000)))
+        await asyncio.sleep(0)
+    with pytest.raises(EngineLost):
+        await running
+
+    assert not psutil.pid_exists(pid)
+    assert engine.health.state == "loading"
+
+
+async def test_a_job_for_an_engine_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(JobError) as refused:
+        await answer(new_engine(tmp_path), job(FRANCE))
+
+    assert refused.value.code == Code.MODEL_UNAVAILABLE
+
+
+async def test_a_worker_dies_with_a_parent_that_is_killed(model_folder: Path) -> None:
+    parent = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        "import asyncio, sys\n"
+        "from pathlib import Path\n"
+        "from tests.engines.conftest import new_engine\n"
+        "from tests.engines.running import answer, job, ready, serving\n"
+        "async def main():\n"
+        "    engine = new_engine(Path(sys.argv[1]))\n"
+        "    async with serving(engine):\n"
+        "        await ready(engine)\n"
+        "        begun = asyncio.Event()\n"
+        "        running = asyncio.create_task(answer(engine, job('Tell me a story.', max_tokens=4000), begun))\n"
+        "        await begun.wait()\n"
+        "        print(engine._child.pid, file=sys.stderr, flush=True)\n"
+        "        await running\n"
+        "asyncio.run(main())\n",
+        str(model_folder),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    assert parent.stderr
+    worker = psutil.Process(int(await parent.stderr.readline()))
+    parent.kill()
+    await parent.wait()
+
+    await asyncio.to_thread(worker.wait, 5)
+
+
+async def test_a_folder_without_a_model_is_told_once_it_failed_twice_and_retried(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    engine = new_engine(folder)
+    seen = []
+    async with serving(engine):
+        while (health := await engine.changed()).state != "failed":
+            seen.append(health.state)
+        assert seen == ["loading"]
+        assert health.detail == (
+            f"there is no model in {folder}: it has no genai_config.json; "
+            "pull it with `edge-slm models pull`, or configure another folder"
+        )
+        shutil.copytree(model_folder, folder, dirs_exist_ok=True, copy_function=os.link)
+        await ready(engine)
+
+        assert engine.health.detail is None
+
+
+async def test_a_model_that_cannot_be_loaded_is_told_with_the_librarys_reason(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model_folder, folder, copy_function=os.link)
+    (folder / "model.onnx").unlink()
+    (folder / "model.onnx").write_bytes(b"not a graph")
+    engine = new_engine(folder)
+    async with serving(engine):
+        while (health := await engine.changed()).state != "failed":
+            pass
+
+    assert "cannot be loaded (" in str(health.detail)
+    assert "edge-slm doctor" in str(health.detail)
+
+
+async def test_a_worker_that_cannot_be_started_is_told(tmp_path: Path) -> None:
+    engine = new_engine(tmp_path, command=["/nonexistent/worker"])
+    async with serving(engine):
+        while (health := await engine.changed()).state != "failed":
+            pass
+
+    assert "cannot be started" in str(health.detail)
+
+
+async def test_a_worker_that_dies_while_it_loads_is_told_with_its_last_words(tmp_path: Path) -> None:
+    engine = new_engine(tmp_path, command=[sys.executable, "-c", "raise SystemExit('no such library')"])
+    async with serving(engine):
+        while (health := await engine.changed()).state != "failed":
+            pass
+
+    assert "exit code 1, having printed: no such library" in str(health.detail)
+
+
+async def test_a_worker_that_speaks_no_frames_is_replaced(tmp_path: Path) -> None:
+    engine = new_engine(tmp_path, command=worker("os.write(1, b'hello\\n'); time.sleep(60)"))
+    async with serving(engine):
+        await ready(engine)
+        while (health := await engine.changed()).state != "loading":
+            pass
+
+    assert "does not speak our frames" in str(health.detail)
+
+
+async def test_a_worker_that_has_a_job_and_is_silent_for_too_long_is_replaced(tmp_path: Path) -> None:
+    engine = new_engine(tmp_path, command=worker("time.sleep(60)"), silence_s=0.2)
+    async with serving(engine):
+        await ready(engine)
+        async with asyncio.timeout(10):
+            with pytest.raises(EngineLost):
+                await answer(engine, job(FRANCE))
+
+
+async def test_a_worker_without_jobs_may_be_silent(tmp_path: Path) -> None:
+    engine = new_engine(tmp_path, command=worker("time.sleep(60)"), silence_s=0.05)
+    async with serving(engine):
+        await ready(engine)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await engine.changed()
+
+
+async def test_closing_a_job_does_not_wait_for_the_worker(tmp_path: Path) -> None:
+    busy = worker("data = os.read(0, 65536); say(Started(1, 5, 0)); time.sleep(60)")
+    engine = new_engine(tmp_path, command=busy)
+    async with serving(engine):
+        await ready(engine)
+        events = engine.run(job(FRANCE))
+        assert isinstance(await anext(events), Started)
+        async with asyncio.timeout(0.3), aclosing(events):
+            pass
+
+
+async def test_what_a_library_prints_does_not_reach_the_frames(model_folder: Path, tmp_path: Path) -> None:
+    script = tmp_path / "noisy.py"
+    script.write_text(
+        "import os, sys\n"
+        "from agent.engines.worker import __main__ as worker\n"
+        "load = worker.Model\n"
+        "def noisy(*arguments):\n"
+        '    os.write(1, b\'{"type":"Ready"}\\nprinted by native code\\n\')\n'
+        "    print('and by Python', flush=True)\n"
+        "    return load(*arguments)\n"
+        "worker.Model = noisy\n"
+        "sys.exit(worker.main())\n"
+    )
+    engine = new_engine(model_folder, command=[sys.executable, str(script)], backoff=Backoff(30, 30, random.random))
+    async with serving(engine):
+        await ready(engine)
+        assert (await answer(engine, job(FRANCE))).text == "The capital of France is Paris."
+        assert engine._child
+        assert "printed by native code" in engine._child._lines
+        assert "and by Python" in engine._child._lines

@@ -1,0 +1,302 @@
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from agent.contract.errors import Code, JobError
+from agent.engines import wire
+from agent.engines.worker.facts import Facts
+from agent.engines.worker.limits import RESERVE
+from agent.engines.worker.scheduler import Scheduler
+
+
+class FakeCache:
+    """Counts up: after token n comes n + 1. Computing a token takes a millisecond."""
+
+    def __init__(self, model: "FakeModel", capacity: int) -> None:
+        self.model = model
+        self.capacity = capacity
+        self.length = 0
+        self.last = 0
+
+    def rewind(self, length: int) -> None:
+        self.length = length
+
+    def append(self, tokens: Sequence[int]) -> None:
+        if self.model.fault:
+            fault, self.model.fault = self.model.fault, None
+            raise fault
+        self.length += len(tokens)
+        self.last = tokens[-1]
+        self.model.now += len(tokens) / 1000
+        assert self.length <= self.capacity
+
+    def generate(self) -> int:
+        self.length += 1
+        assert self.length <= self.capacity
+        self.last += 1
+        self.model.now += 0.001
+        return self.last
+
+    def logits(self) -> Any:
+        return np.arange(100, dtype=np.float32)
+
+
+class FakeWords:
+    def add(self, token: int) -> str:
+        return f" {token}"
+
+
+class FakeModel:
+    """Its prompts are their first token and their length, as JSON-free bytes: ``b"1000 50"``."""
+
+    provider = "cpu"
+
+    def __init__(self) -> None:
+        self.facts = Facts(context=4096, end=frozenset([2]), kv_bytes=1 << 20)
+        self.fault: Exception | None = None
+        self.now = 0.0
+        self.caches: list[int] = []
+
+    def prompt(self, conversation: bytes) -> list[int]:
+        first, length = conversation.split()
+        if int(length) > 4096:
+            raise JobError(Code.TOO_LARGE, "far too large")
+        return list(range(int(first), int(first) + int(length)))
+
+    def words(self) -> FakeWords:
+        return FakeWords()
+
+    def cache(self, capacity: int) -> FakeCache:
+        self.caches.append(capacity)
+        return FakeCache(self, capacity)
+
+    def guided_cache(self, capacity: int, *_: object) -> FakeCache:
+        return self.cache(capacity)
+
+
+class Bench:
+    """A scheduler, what it said, and how much memory it may believe in."""
+
+    def __init__(self, slots: int = 2, memory: int = 1 << 40) -> None:
+        self.model = FakeModel()
+        self.said: list[wire.Message] = []
+        self.memory = memory
+        self.scheduler = Scheduler(
+            self.model,  # type: ignore[arg-type]
+            slots=slots,
+            default_max_tokens=10,
+            send=self.said.append,
+            clock=lambda: self.model.now,
+            available=lambda: self.memory,
+        )
+
+    def submit(self, job: int, prompt: str, **options: Any) -> None:
+        self.scheduler.take(wire.Submit(job, payload=prompt.encode(), **options))
+
+    def until(self, kind: type[wire.Message], job: int, *, most: int = 10_000) -> wire.Message:
+        """Step until that is said; return it."""
+        for _ in range(most):
+            for message in self.said:
+                if type(message) is kind and getattr(message, "job", 0) == job:
+                    return message
+            assert not self.scheduler.idle
+            self.scheduler.step()
+        raise AssertionError(f"no {kind.__name__} of job {job}")
+
+    def finish(self) -> None:
+        while not self.scheduler.idle:
+            self.scheduler.step()
+
+    def text(self, job: int) -> str:
+        return b"".join(m.payload for m in self.said if isinstance(m, wire.Text) and m.job == job).decode()
+
+    def order(self, kind: type[wire.Message]) -> list[int]:
+        return [getattr(message, "job", 0) for message in self.said if type(message) is kind]
+
+
+def test_jobs_that_run_at_once_get_each_their_own_words() -> None:
+    bench = Bench()
+    bench.submit(1, "1000 50", max_tokens=3)
+    bench.submit(2, "3000 20", max_tokens=2)
+    bench.finish()
+
+    assert bench.text(1) == " 1050 1051 1052"
+    assert bench.text(2) == " 3020 3021"
+
+
+def test_jobs_beyond_the_slots_wait_in_order() -> None:
+    bench = Bench(slots=1)
+    for job in (1, 2, 3):
+        bench.submit(job, f"{job}000 20")
+    bench.finish()
+
+    assert bench.order(wire.Done) == [1, 2, 3]
+
+
+def test_a_short_prompt_overtakes_a_long_one() -> None:
+    bench = Bench()
+    bench.submit(1, "1000 2000")
+    bench.until(wire.Progress, 1)
+    bench.submit(2, "9000 20", max_tokens=5)
+    bench.until(wire.Done, 2)
+
+    assert bench.text(1) == ""
+
+
+def test_short_prompts_do_not_starve_a_long_one() -> None:
+    bench = Bench(slots=3)
+    bench.submit(1, "1000 1000", max_tokens=1)
+    for job in range(2, 100):
+        bench.submit(job, f"{job}000 60", max_tokens=1)
+    bench.until(wire.Done, 1)
+
+    assert len(bench.order(wire.Done)) < 60
+
+
+def test_a_decoding_job_gets_a_token_between_every_two_slices_of_a_prompt() -> None:
+    bench = Bench()
+    bench.submit(1, "9000 20", max_tokens=50)
+    bench.until(wire.Text, 1)
+    bench.submit(2, "1000 2000")
+    bench.until(wire.Text, 2)
+    said = [type(message) for message in bench.said if isinstance(message, wire.Text | wire.Progress)]
+    slices = said[said.index(wire.Text) + 1 : -1]  # of job 2, until its own first words
+
+    assert len(slices) > 20
+    assert slices[1::2] == [wire.Text] * (len(slices) // 2) or slices[::2] == [wire.Text] * (len(slices) // 2)
+
+
+def test_a_waiting_job_that_is_canceled_never_starts() -> None:
+    bench = Bench(slots=1)
+    bench.submit(1, "1000 20")
+    bench.submit(2, "3000 20")
+    bench.scheduler.take(wire.Cancel(2))
+    bench.finish()
+
+    assert bench.order(wire.Started) == [1]
+
+
+def test_a_running_job_that_is_canceled_frees_its_slot_at_once_and_leaves_its_cache() -> None:
+    bench = Bench(slots=1)
+    bench.submit(1, "1000 2000")
+    bench.until(wire.Progress, 1)
+    bench.scheduler.take(wire.Cancel(1))
+    bench.submit(2, "1000 30", max_tokens=1)
+    started = bench.until(wire.Started, 2)
+
+    assert started == wire.Started(2, prompt=30, cached=16)
+    bench.finish()
+    assert bench.text(2) == " 1030"
+    assert bench.order(wire.Done) == [2]
+
+
+def test_the_next_job_with_the_same_beginning_computes_only_the_rest() -> None:
+    bench = Bench(slots=1)
+    bench.submit(1, "1000 800")
+    bench.until(wire.Done, 1)
+    bench.submit(2, "1000 804")
+    done = bench.until(wire.Done, 2)
+
+    assert isinstance(done, wire.Done)
+    assert done.cached == 800
+    assert bench.text(2).startswith(" 1804 1805")
+    assert bench.model.caches == [1024]
+
+
+def test_a_job_with_a_seed_does_not_build_on_decoded_tokens() -> None:
+    bench = Bench(slots=1)
+    bench.submit(1, "1000 804", max_tokens=40)
+    bench.until(wire.Done, 1)
+    bench.submit(2, "1000 840", seed=1)
+
+    assert bench.until(wire.Started, 2) == wire.Started(2, prompt=840, cached=800)
+
+
+def test_a_failing_job_ends_alone_and_takes_its_cache_with_it() -> None:
+    bench = Bench()
+    bench.submit(1, "1000 20", max_tokens=30)
+    bench.until(wire.Text, 1)
+    bench.submit(2, "9000 20")
+    bench.model.fault = RuntimeError("native trouble")
+    bench.until(wire.Refused, 2)
+    bench.submit(3, "9000 20", max_tokens=1)
+    bench.finish()
+
+    refused = next(message for message in bench.said if isinstance(message, wire.Refused))
+    assert refused.code == Code.INTERNAL
+    assert bench.until(wire.Started, 3) == wire.Started(3, prompt=20, cached=0)
+    assert len(bench.text(1).split()) == 30
+
+
+def test_a_job_that_the_allocator_failed_is_told_so() -> None:
+    bench = Bench()
+    bench.model.fault = RuntimeError("Failed to allocate memory for requested buffer of size 5")
+    bench.submit(1, "1000 20")
+    refused = bench.until(wire.Refused, 1)
+
+    assert isinstance(refused, wire.Refused)
+    assert refused.code == Code.OUT_OF_MEMORY
+
+
+def test_a_cache_that_does_not_fit_into_memory_is_refused_before_the_job_starts() -> None:
+    bench = Bench(memory=RESERVE + (100 << 20))
+    bench.submit(1, "1000 95", max_tokens=6)
+    refused = bench.until(wire.Refused, 1)
+
+    assert isinstance(refused, wire.Refused)
+    assert "needs 101 MiB and the box has 100 MiB to spare" in refused.message
+    assert bench.order(wire.Started) == []
+
+
+def test_a_cache_without_room_to_grow_is_better_than_a_refusal() -> None:
+    bench = Bench(memory=RESERVE + (101 << 20))
+    bench.submit(1, "1000 95", max_tokens=6)
+    bench.until(wire.Done, 1)
+
+    assert bench.model.caches == [101]
+
+
+def test_idle_caches_make_way_before_a_job_is_refused() -> None:
+    bench = Bench(slots=2)
+    bench.submit(1, "1000 500")
+    bench.until(wire.Done, 1)
+    reads = iter([RESERVE, RESERVE + (1000 << 20)])
+    bench.scheduler._available = lambda: next(reads)
+    bench.submit(2, "5000 500")
+    bench.until(wire.Started, 2)
+
+    bench.memory = 1 << 40
+    bench.scheduler._available = lambda: bench.memory
+    bench.submit(3, "1000 500")
+    assert bench.until(wire.Started, 3) == wire.Started(3, prompt=500, cached=0)
+
+
+def test_a_refusal_of_the_model_is_passed_on_and_frees_nothing_twice() -> None:
+    bench = Bench(slots=1)
+    bench.submit(1, "1000 5000")
+    bench.submit(2, "1000 20", max_tokens=1)
+    bench.finish()
+
+    assert bench.order(wire.Refused) == [1]
+    assert bench.order(wire.Done) == [2]
+
+
+def test_a_cache_made_for_a_schema_is_nobody_elses() -> None:
+    bench = Bench(slots=1)
+    bench.submit(1, "1000 400", schema="{}")
+    bench.until(wire.Done, 1)
+    bench.submit(2, "1000 400")
+
+    assert bench.until(wire.Started, 2) == wire.Started(2, prompt=400, cached=0)
+
+
+def test_words_are_gathered_after_the_first_and_none_is_kept_back() -> None:
+    bench = Bench()
+    bench.submit(1, "1000 20", max_tokens=100)
+    bench.finish()
+
+    assert len(bench.text(1).split()) == 100
+    assert 3 <= bench.order(wire.Text).count(1) <= 6
+    first = next(message for message in bench.said if isinstance(message, wire.Text))
+    assert first.payload == b" 1020"

@@ -1,0 +1,81 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.engines import wire
+from agent.engines.wire import Decoder, Message, WireError, encode
+
+_counts = st.integers(0, 2**40)
+_maybe = st.none() | st.floats(0, 2)
+messages: st.SearchStrategy[Message] = st.one_of(
+    st.builds(
+        wire.Submit,
+        _counts,
+        st.none() | _counts,
+        _maybe,
+        _maybe,
+        st.none() | _counts,
+        st.none() | st.integers(0, 2**63 - 1),
+        st.lists(st.text(min_size=1), max_size=3).map(tuple),
+        st.none() | st.text(),
+        st.binary(),
+    ),
+    st.builds(wire.Cancel, _counts),
+    st.builds(wire.Ready, _counts, st.text(), st.floats(0, 1e6)),
+    st.builds(wire.Failed, st.text()),
+    st.builds(wire.Started, _counts, _counts, _counts),
+    st.builds(wire.Progress, _counts),
+    st.builds(wire.Text, _counts, st.binary(min_size=1)),
+    st.builds(wire.Done, _counts, st.sampled_from(["stop", "length"]), _counts, _counts, _counts),
+    st.builds(wire.Refused, _counts, st.text(), st.text()),
+)
+
+
+@given(st.lists(messages), st.lists(st.integers(1, 200)))
+def test_messages_come_back_as_they_were_wherever_the_stream_is_cut(sent: list[Message], cuts: list[int]) -> None:
+    stream = b"".join(encode(message) for message in sent)
+    decoder, came = Decoder(), []
+    for cut in cuts:
+        came += decoder.feed(stream[:cut])
+        stream = stream[cut:]
+    came += decoder.feed(stream)
+
+    assert came == sent
+
+
+@given(messages)
+def test_a_message_is_there_with_its_last_byte_and_not_before(sent: Message) -> None:
+    frame = encode(sent)
+    decoder = Decoder()
+
+    assert list(decoder.feed(frame[:-1])) == []
+    assert list(decoder.feed(frame[-1:])) == [sent]
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"what a library printed\n",
+        b"[1]\n",
+        b'{"type":"Nonsense"}\n',
+        b'{"type":"Cancel"}\n',
+        b'{"type":"Cancel","job":1,"what":2}\n',
+        b'{"type":"Text","job":1,"length":-1}\n',
+        b'{"type":"Text","job":1,"length":"2"}\n',
+        b'{"type":"Text","job":1,"length":99999999999}\n',
+    ],
+)
+def test_what_is_no_frame_is_refused(garbage: bytes) -> None:
+    with pytest.raises(WireError):
+        list(Decoder().feed(garbage))
+
+
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_a_first_line_without_an_end_is_not_gathered_for_ever(end: bytes) -> None:
+    with pytest.raises(WireError):
+        list(Decoder().feed(b"x" * (wire.MAX_HEADER + 1) + end))
+
+
+def test_a_message_that_the_other_side_would_refuse_is_not_sent() -> None:
+    with pytest.raises(WireError):
+        encode(wire.Submit(1, payload=bytes(wire.MAX_PAYLOAD + 1)))
