@@ -7,12 +7,13 @@ import subprocess
 import sys
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from agent.contract.errors import Code, JobError
-from agent.contract.jobs import ImagePart, ImageUrl, JsonSchema, Message, ResponseFormat
+from agent.contract.jobs import ImagePart, ImageUrl, Message, ResponseFormat
 from agent.engines.base import Started, Text
 from agent.engines.local import LocalEngine
 from tests.engines.running import answer, job
@@ -73,10 +74,12 @@ async def test_usage_counts_every_token_and_the_reason_is_told(engine: LocalEngi
     cut = await answer(engine, job(STORY, max_tokens=5))
 
     assert ended.text == "The capital of France is Paris."
-    assert ended.done and ended.done.finish_reason == "stop"
+    assert ended.done
+    assert ended.done.finish_reason == "stop"
     assert ended.done.usage.completion_tokens == 8
     assert ended.done.usage.prompt_tokens == ended.started.prompt_tokens == 37
-    assert cut.done and cut.done.finish_reason == "length"
+    assert cut.done
+    assert cut.done.finish_reason == "length"
     assert cut.done.usage.completion_tokens == 5
 
 
@@ -137,7 +140,8 @@ async def test_a_prefix_is_computed_once_and_changes_nothing(engine: LocalEngine
     assert again.cached > 700
     assert back.cached > 700
     assert back.text == first.text
-    assert back.done and back.done.usage.cached_prompt_tokens == back.cached
+    assert back.done
+    assert back.done.usage.cached_prompt_tokens == back.cached
 
 
 async def test_a_conversation_goes_on_from_its_last_turn(engine: LocalEngine) -> None:
@@ -148,7 +152,7 @@ async def test_a_conversation_goes_on_from_its_last_turn(engine: LocalEngine) ->
     assert second.cached > first.started.prompt_tokens - 8
 
 
-DRAWN = {"temperature": 1.0, "top_p": 0.95, "seed": 42, "max_tokens": 24}
+DRAWN: dict[str, Any] = {"temperature": 1.0, "top_p": 0.95, "seed": 42, "max_tokens": 24}
 
 
 async def test_a_seed_repeats_whatever_else_runs_and_whatever_is_cached(engine: LocalEngine) -> None:
@@ -164,7 +168,7 @@ async def test_a_seed_repeats_whatever_else_runs_and_whatever_is_cached(engine: 
 
 
 async def test_seeds_differ_and_no_seed_differs_every_time(engine: LocalEngine) -> None:
-    drawn = {"temperature": 1.0, "max_tokens": 24}
+    drawn: dict[str, Any] = {"temperature": 1.0, "max_tokens": 24}
     texts = {(await answer(engine, job(STORY, **drawn, seed=seed))).text for seed in (1, 2, None, None)}
 
     assert len(texts) == 4
@@ -181,7 +185,8 @@ async def test_the_answer_ends_before_a_stop_string(engine: LocalEngine) -> None
     said = await answer(engine, job(FRANCE, stop=(" is Pa", "Madrid")))
 
     assert said.text == "The capital of France"
-    assert said.done and said.done.finish_reason == "stop"
+    assert said.done
+    assert said.done.finish_reason == "stop"
 
 
 async def test_what_only_looked_like_a_stop_string_is_in_the_answer(engine: LocalEngine) -> None:
@@ -199,17 +204,19 @@ async def test_characters_of_several_tokens_come_whole(model_folder: Path) -> No
     assert "\ufffd" not in "".join(pieces)
 
 
+def shaped(schema: dict[str, Any]) -> ResponseFormat:
+    return ResponseFormat.model_validate({"type": "json_schema", "json_schema": {"schema": schema}})
+
+
 @pytest.mark.parametrize("drawn", [{}, {"temperature": 1.0, "seed": 5}])
-async def test_an_answer_matches_the_schema(engine: LocalEngine, drawn: dict[str, float]) -> None:
-    schema = JsonSchema(
-        schema={
-            "type": "object",
-            "properties": {"city": {"type": "string", "maxLength": 12}, "capital": {"type": "boolean"}},
-            "required": ["city", "capital"],
-            "additionalProperties": False,
-        }
-    )
-    asked = job(FRANCE, response_format=ResponseFormat(type="json_schema", json_schema=schema), max_tokens=64, **drawn)
+async def test_an_answer_matches_the_schema(engine: LocalEngine, drawn: dict[str, Any]) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"city": {"type": "string", "maxLength": 12}, "capital": {"type": "boolean"}},
+        "required": ["city", "capital"],
+        "additionalProperties": False,
+    }
+    asked = job(FRANCE, response_format=shaped(schema), max_tokens=64, **drawn)
     first = await answer(engine, asked)
 
     assert set(json.loads(first.text)) == {"city", "capital"}
@@ -240,8 +247,7 @@ async def test_a_megabyte_of_prompt_is_refused_soon(engine: LocalEngine) -> None
 
 
 async def test_a_schema_that_makes_no_sense_is_refused(engine: LocalEngine) -> None:
-    schema = ResponseFormat(type="json_schema", json_schema=JsonSchema(schema={"type": "nonsense"}))
-    error = await refused(engine, job(FRANCE, response_format=schema))
+    error = await refused(engine, job(FRANCE, response_format=shaped({"type": "nonsense"})))
 
     assert error.code == Code.BAD_REQUEST
     assert "JSON schema" in error.message
@@ -271,7 +277,7 @@ async def test_an_idle_worker_rests(engine: LocalEngine) -> None:
 
 
 async def test_many_jobs_with_random_ends_leave_it_whole(engine: LocalEngine) -> None:
-    chance = random.Random(3)
+    chance = random.Random(3)  # noqa: S311
 
     async def one(number: int) -> None:
         events = engine.run(job(f"{number} {STORY}", max_tokens=chance.randint(1, 12)))

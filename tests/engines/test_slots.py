@@ -17,7 +17,7 @@ def chosen(prompt: list[int], *idle: Held, need: int = 1000, exact: bool = False
 
 
 def test_a_job_goes_where_its_system_prompt_is() -> None:
-    assert chosen(SYSTEM + QUESTION, Held(), held(SYSTEM + [1, 2, 3])) == (1, 800)
+    assert chosen(SYSTEM + QUESTION, Held(), held([*SYSTEM, 1, 2, 3])) == (1, 800)
 
 
 def test_a_job_with_little_in_common_spares_a_long_prefix() -> None:

@@ -34,7 +34,8 @@ messages: st.SearchStrategy[Message] = st.one_of(
 @given(st.lists(messages), st.lists(st.integers(1, 200)))
 def test_messages_come_back_as_they_were_wherever_the_stream_is_cut(sent: list[Message], cuts: list[int]) -> None:
     stream = b"".join(encode(message) for message in sent)
-    decoder, came = Decoder(), []
+    decoder = Decoder()
+    came: list[Message] = []
     for cut in cuts:
         came += decoder.feed(stream[:cut])
         stream = stream[cut:]
