@@ -66,7 +66,7 @@ class Intake:
         for each in unfinished:
             if each.job is None:
                 error = JobError(Code.INTERNAL, "the stored request cannot be read by this version of the agent")
-                await self._refuse(each.key, Reply(), error)
+                await self._outbox.finish(_refused(each.key, Reply(), error), Reply())
             else:
                 self._dispatcher.admit(self._ticket(each.job, each.received_at, each.attempt))
                 if each.canceled:

@@ -201,7 +201,7 @@ async def serve(settings: Settings) -> None:
 
     """
     engine = local_engine(settings)
-    spool = await Spool.open(settings.state_dir)
+    spool = await Spool.open(settings.spool_file)
     try:
         service = Service(settings, spool, engine)
         await _until_signalled(service)

@@ -163,6 +163,11 @@ class Settings(BaseSettings):
         return (init_settings,)
 
     @property
+    def spool_file(self) -> Path:
+        """Where requests and answers are kept while they are under way."""
+        return self.state_dir / "spool.sqlite3"
+
+    @property
     def models_dir(self) -> Path:
         """Where pulled models are kept."""
         return self.models.dir or self.state_dir / "models"

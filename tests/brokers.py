@@ -35,6 +35,7 @@ class Broker:
             f"listener {self.port} 127.0.0.1",
             "user root",
             "persistence true",
+            "set_tcp_nodelay true",
             f"persistence_location {directory}/",
             # With the stock settings, kill -9 would cost the broker its last half hour.
             "autosave_interval 1",

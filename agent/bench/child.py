@@ -36,7 +36,7 @@ async def _main(mode: str, config: Path) -> None:
     engine = FakeEngine(settings.engine.slots, ["Hello", " world"]) if mode == "fake" else None
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    service = Service(settings, await Spool.open(settings.state_dir), engine)
+    service = Service(settings, await Spool.open(settings.spool_file), engine)
     probe = asyncio.create_task(_probe(config.parent / "stall")) if mode == "watched" else None
     await service.run(stop)
     if probe is not None:

@@ -9,7 +9,6 @@ import json
 import random
 import sys
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -75,6 +74,7 @@ class LocalEngine:
         self._numbers = count(1)
         # What a job is told and has not read yet: its answer at most, so no other bound is needed. None: lost.
         self._jobs: dict[int, asyncio.Queue[wire.Message | None]] = {}
+        self._said: str | None = None  # the worker's own reason for its end
         self._heard_at = 0.0
 
     def __repr__(self) -> str:
@@ -123,8 +123,6 @@ class LocalEngine:
                 event = _event(await told.get())
                 ended = isinstance(event, Done)
                 yield event
-        except ConnectionError as error:
-            raise EngineLost("the inference process died before it took the job") from error
         except (JobError, EngineLost):
             ended = True
             raise
@@ -135,56 +133,45 @@ class LocalEngine:
 
     async def _live(self) -> str:
         """Run one worker from its start to its end; return why it ended."""
+        self._said = None
         try:
-            child = await Child.start(self._command)
+            child = await Child.start(self._command, self._hear)
         except OSError as error:
             return f"the inference process cannot be started ({error})"
         self._child = child
-        said = None
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(child.log(), name="worker-log")
-                watch = group.create_task(self._watch(child), name="worker-watch")
-                said = await self._listen(child)
-                watch.cancel()
-                child.kill()
+            while not child.gone.done():
+                await asyncio.wait([child.gone], timeout=self._silence_s / 4)
+                self._watch(child)
         finally:
             self._child = None
             await child.end()
             for told in self._jobs.values():
                 told.put_nowait(None)
-        if said is None and self._health.state != "ready":
+        reason = self._said or child.fault
+        if reason is None and self._health.state != "ready":
             return f"the inference process ended while it loaded the model ({child.fate}); see `edge-slm doctor`"
-        return said or child.fate
+        return reason or child.fate
 
-    async def _listen(self, child: Child) -> str | None:
-        """Take in what a worker says until it is gone; return its own reason, if it gave one."""
-        said = None
-        try:
-            async with aclosing(child.messages()) as messages:
-                async for message in messages:
-                    self._heard_at = asyncio.get_running_loop().time()
-                    if isinstance(message, wire.Ready):
-                        _log.info("engine.model_loaded", pid=child.pid, load_s=round(message.load_s, 2))
-                        self._become(state="ready", provider=message.provider, context=message.context)
-                    elif isinstance(message, wire.Failed):
-                        said = message.message
-                    elif not isinstance(message, wire.Submit | wire.Cancel | wire.Progress) and (
-                        told := self._jobs.get(message.job)  # None for a job that was closed meanwhile
-                    ):
-                        told.put_nowait(message)
-        except wire.WireError as error:
-            said = f"the inference process does not speak our frames: {error}"
-        return said
+    def _hear(self, message: wire.Message) -> None:
+        """Take in what the worker says."""
+        self._heard_at = asyncio.get_running_loop().time()
+        if isinstance(message, wire.Ready):
+            _log.info("engine.model_loaded", load_s=round(message.load_s, 2), provider=message.provider)
+            self._become(state="ready", provider=message.provider, context=message.context)
+        elif isinstance(message, wire.Failed):
+            self._said = message.message
+        elif not isinstance(message, wire.Submit | wire.Cancel | wire.Progress) and (
+            told := self._jobs.get(message.job)  # None for a job that was closed meanwhile
+        ):
+            told.put_nowait(message)
 
-    async def _watch(self, child: Child) -> None:
+    def _watch(self, child: Child) -> None:
         """Kill a worker that has jobs and is silent for too long. One that loads takes the time it needs."""
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(self._silence_s / 4)
-            if self._jobs and self._health.state == "ready" and loop.time() - self._heard_at > self._silence_s:
-                _log.error("engine.worker_hung", pid=child.pid, jobs=len(self._jobs))
-                child.kill()
+        silent_s = asyncio.get_running_loop().time() - self._heard_at
+        if self._jobs and self._health.state == "ready" and silent_s > self._silence_s and not child.gone.done():
+            _log.error("engine.worker_hung", pid=child.pid, jobs=len(self._jobs))
+            child.kill()
 
     def _become(self, **change: object) -> None:
         health = replace(self._health, **{"detail": None, **change})  # type: ignore[arg-type]

@@ -57,7 +57,7 @@ async def test_jobs_under_a_killed_worker_are_lost_and_the_next_one_runs(fresh_e
 async def test_jobs_that_come_while_the_model_loads_wait_for_it(model_folder: Path) -> None:
     engine = new_engine(model_folder)
     async with serving(engine):
-        while engine._child is None:
+        while engine._child is None:  # noqa: ASYNC110  it takes a few turns of the loop, and says nothing then
             await asyncio.sleep(0)
         assert engine.health.state == "loading"
 

@@ -40,7 +40,7 @@ def start(settings: Settings) -> Start:
     async def start(engine: FakeEngine, **changes: Any) -> AsyncIterator[Service]:
         changed = settings.model_copy(update=changes)
         stop = asyncio.Event()
-        service = Service(changed, await Spool.open(changed.state_dir), engine)
+        service = Service(changed, await Spool.open(changed.spool_file), engine)
         running = asyncio.create_task(service.run(stop))
         try:
             while not service.bus.connected:
