@@ -1,9 +1,10 @@
 """Starts jobs as the engine has room for them, and ends them: by answer, cancel, deadline or drain."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
 
@@ -105,26 +106,21 @@ class Dispatcher:
         """End a job at its client's wish, waiting or running. Unknown ones are no longer here."""
         ticket = self._queue.remove(key)
         if ticket is not None:
-            self._spawn(self._store(ticket.job, ended_unstarted(ticket, CANCELED, self._clock())), key)
+            self._end(ticket, CANCELED)
         elif key in self._running:
             self._running[key].end(CANCELED)
 
     async def run(self) -> None:
         """Start jobs while there are any, until drained or cancelled; end those whose time is over."""
-        health = asyncio.create_task(self._follow_health(), name="dispatcher.health")
-        try:
+        async with asyncio.TaskGroup() as side:
+            side.create_task(self._follow_health(), name="dispatcher.health")
             while True:
                 self._wake.clear()
                 self._end_expired()
                 self._start_what_may_start()
-                deadline = self._queue.next_deadline()
-                try:
-                    async with asyncio.timeout_at(deadline):
+                with suppress(TimeoutError):
+                    async with asyncio.timeout_at(self._queue.next_deadline()):
                         await self._wake.wait()
-                except TimeoutError:
-                    continue
-        finally:
-            health.cancel()
 
     async def drain(self, seconds: float) -> int:
         """Start nothing more, let running jobs finish; return how many had not and stay in the spool."""
@@ -144,7 +140,7 @@ class Dispatcher:
             if health.state == "failed":
                 error = JobError(Code.MODEL_UNAVAILABLE, health.detail or "the model cannot be loaded", 30.0)
                 for ticket in self._queue.clear():
-                    self._spawn(self._store(ticket.job, ended_unstarted(ticket, error, self._clock())), ticket.job.key)
+                    self._end(ticket, error)
             self._wake.set()
 
     def _start_what_may_start(self) -> None:
@@ -157,7 +153,7 @@ class Dispatcher:
         ):
             decision = self.decide(ticket.job)
             if isinstance(decision, JobError):
-                self._spawn(self._store(ticket.job, ended_unstarted(ticket, decision, self._clock())), ticket.job.key)
+                self._end(ticket, decision)
             else:
                 self._start(ticket, decision)
 
@@ -210,9 +206,12 @@ class Dispatcher:
         await asyncio.shield(self._finish(job, final))
 
     def _end_expired(self) -> None:
-        now = self._clock()
-        for ticket in self._queue.expired(now):
-            self._spawn(self._store(ticket.job, ended_unstarted(ticket, LATE, now)), ticket.job.key)
+        for ticket in self._queue.expired(self._clock()):
+            self._end(ticket, LATE)
+
+    def _end(self, ticket: Ticket, error: JobError) -> None:
+        """End a job that waits no longer and will not run."""
+        self._spawn(self._store(ticket.job, ended_unstarted(ticket, error, self._clock())), ticket.job.key)
 
     def _announce(self, ticket: Ticket, state: Literal["accepted", "started", "restarted"], ahead: int) -> None:
         payload = events.state(ticket.job.id, state, ticket.attempt, ahead, self._wait_s(ahead))
@@ -223,11 +222,7 @@ class Dispatcher:
             return 0.0
         return self._pace.wait_s(ahead + 1, self._engine.slots)
 
-    def _spawn(self, work: Awaitable[None], key: Key) -> None:
-        task = asyncio.create_task(_awaited(work), name=f"job {key.client}/{key.id}")
+    def _spawn(self, work: Coroutine[Any, Any, None], key: Key) -> None:
+        task = asyncio.create_task(work, name=f"job {key.client}/{key.id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-async def _awaited(work: Awaitable[None]) -> None:
-    await work

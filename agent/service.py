@@ -226,6 +226,9 @@ async def _until_signalled(service: Service) -> None:
     except asyncio.CancelledError:
         if not stop.is_set():
             raise
+    except Exception:
+        _log.exception("service.failed")
+        raise
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)

@@ -7,20 +7,21 @@ what it needs when it runs, so that ``edge-slm --help`` is quick on a Raspberry 
 import argparse
 import asyncio
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from agent import __version__
 from agent.bus import BusError
 from agent.cli import ask, config, models
 from agent.client import ClientError
-from agent.layers import ConfigError, Loaded, load
+from agent.demo.children import DemoError
+from agent.layers import ConfigError, load
 from agent.models import ModelError
 from agent.spool import SpoolError
 
 _FAILED, _USAGE, _NOT_STARTED, _INTERRUPTED = 1, 2, 3, 130
 
-Command = Callable[[argparse.Namespace], int]
+_EXPECTED = (ConfigError, ModelError, ClientError, SpoolError, BusError, DemoError)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -30,27 +31,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = args.command(args)
     except KeyboardInterrupt:
         code = _INTERRUPTED
-    except (ConfigError, ModelError, ClientError, SpoolError, BusError) as error:
-        if args.debug:
-            raise
-        print(f"edge-slm: {error}", file=sys.stderr)
-        code = _USAGE if isinstance(error, ConfigError) else _NOT_STARTED if args.command is _run else _FAILED
     except BrokenPipeError:
         # Whoever read our output has seen enough, as in `edge-slm ask … | head -1`.
         sys.stderr.close()
         code = _FAILED
+    except _EXPECTED as error:
+        if args.debug:
+            raise
+        print(f"edge-slm: {error}", file=sys.stderr)
+        code = _USAGE if isinstance(error, ConfigError) else _NOT_STARTED if args.command is _run else _FAILED
+    except Exception as error:
+        if args.debug:
+            raise
+        print(
+            f"edge-slm: a defect ended it ({error!r}): run it with --debug, and report what it shows", file=sys.stderr
+        )
+        code = _FAILED
     sys.exit(code)
-
-
-def loaded(args: argparse.Namespace) -> Loaded:
-    """Read the configuration that the arguments name."""
-    return load(args.config, args.set)
 
 
 def _run(args: argparse.Namespace) -> int:
     from agent import logs, service  # noqa: PLC0415  see the module's docstring
 
-    settings = loaded(args).settings
+    settings = load(args.config, args.set).settings
     logs.configure(settings.log.level, settings.log.format)
     asyncio.run(service.serve(settings))
     return 0
@@ -65,7 +68,7 @@ def _demo(args: argparse.Namespace) -> int:
 def _bench(args: argparse.Namespace) -> int:
     from agent import bench  # noqa: PLC0415  see the module's docstring
 
-    return bench.run(loaded(args).settings, rows=args.rows, as_json=args.json)
+    return bench.run(load(args.config, args.set).settings, rows=args.rows, as_json=args.json)
 
 
 def _parser() -> argparse.ArgumentParser:
