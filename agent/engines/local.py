@@ -75,6 +75,8 @@ class LocalEngine:
         # What a job is told and has not read yet: its answer at most, so no other bound is needed. None: lost.
         self._jobs: dict[int, asyncio.Queue[wire.Message | None]] = {}
         self._said: str | None = None  # the worker's own reason for its end
+        # Jobs on which the worker has the last word still to say, and since when it is silent.
+        self._owed: set[int] = set()
         self._heard_at = 0.0
 
     def __repr__(self) -> str:
@@ -115,7 +117,9 @@ class LocalEngine:
             raise JobError(Code.MODEL_UNAVAILABLE, self._health.detail or "the model is not loaded yet: try again soon")
         told: asyncio.Queue[wire.Message | None] = asyncio.Queue()
         self._jobs[number] = told
-        self._heard_at = asyncio.get_running_loop().time()
+        if not self._owed:
+            self._heard_at = asyncio.get_running_loop().time()
+        self._owed.add(number)
         ended = False
         try:
             await child.send(submit)
@@ -146,6 +150,7 @@ class LocalEngine:
         finally:
             self._child = None
             await child.end()
+            self._owed.clear()
             for told in self._jobs.values():
                 told.put_nowait(None)
         reason = self._said or child.fault
@@ -161,16 +166,18 @@ class LocalEngine:
             self._become(state="ready", provider=message.provider, context=message.context)
         elif isinstance(message, wire.Failed):
             self._said = message.message
-        elif not isinstance(message, wire.Submit | wire.Cancel | wire.Progress) and (
-            told := self._jobs.get(message.job)  # None for a job that was closed meanwhile
-        ):
-            told.put_nowait(message)
+        else:
+            if isinstance(message, wire.Done | wire.Refused | wire.Canceled):
+                self._owed.discard(message.job)
+            told = self._jobs.get(message.job)  # None for a job that was closed meanwhile
+            if told and not isinstance(message, wire.Progress):
+                told.put_nowait(message)
 
     def _watch(self, child: Child) -> None:
         """Kill a worker that has jobs and is silent for too long. One that loads takes the time it needs."""
         silent_s = asyncio.get_running_loop().time() - self._heard_at
-        if self._jobs and self._health.state == "ready" and silent_s > self._silence_s and not child.gone.done():
-            _log.error("engine.worker_hung", pid=child.pid, jobs=len(self._jobs))
+        if self._owed and self._health.state == "ready" and silent_s > self._silence_s and not child.gone.done():
+            _log.error("engine.worker_hung", pid=child.pid, jobs=len(self._owed))
             child.kill()
 
     def _become(self, **change: object) -> None:

@@ -46,7 +46,7 @@ class Submit:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Forget a job; nothing more is said about it after what is on the way. Unknown numbers are ignored."""
+    """Forget a job. `Canceled` is the last that is said about it, whether it was known or not."""
 
     job: int
 
@@ -111,10 +111,17 @@ class Refused:
     message: str
 
 
-Message: TypeAlias = Submit | Cancel | Ready | Failed | Started | Progress | Text | Done | Refused
+@dataclass(frozen=True, slots=True)
+class Canceled:
+    """The job is forgotten, and its slot is free."""
+
+    job: int
+
+
+Message: TypeAlias = Submit | Cancel | Ready | Failed | Started | Progress | Text | Done | Refused | Canceled
 
 _TYPES: dict[str, type[Message]] = {
-    kind.__name__: kind for kind in (Submit, Cancel, Ready, Failed, Started, Progress, Text, Done, Refused)
+    kind.__name__: kind for kind in (Submit, Cancel, Ready, Failed, Started, Progress, Text, Done, Refused, Canceled)
 }
 _HEADERS = {kind: tuple(field.name for field in fields(kind) if field.name != "payload") for kind in _TYPES.values()}
 

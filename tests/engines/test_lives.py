@@ -190,6 +190,17 @@ async def test_a_worker_that_has_a_job_and_is_silent_for_too_long_is_replaced(tm
                 await answer(engine, job(FRANCE))
 
 
+async def test_a_silent_worker_is_replaced_though_nobody_waits_for_its_job_any_more(tmp_path: Path) -> None:
+    engine = new_engine(tmp_path, command=worker("time.sleep(60)"), silence_s=0.2)
+    async with serving(engine):
+        await ready(engine)
+        waiting = asyncio.create_task(answer(engine, job(FRANCE)))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        async with asyncio.timeout(10):
+            assert (await engine.changed()).state == "loading"
+
+
 async def test_a_worker_without_jobs_may_be_silent(tmp_path: Path) -> None:
     engine = new_engine(tmp_path, command=worker("time.sleep(60)"), silence_s=0.05)
     async with serving(engine):

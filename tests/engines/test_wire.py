@@ -21,6 +21,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
         st.binary(),
     ),
     st.builds(wire.Cancel, _counts),
+    st.builds(wire.Canceled, _counts),
     st.builds(wire.Ready, _counts, st.text(), st.floats(0, 1e6)),
     st.builds(wire.Failed, st.text()),
     st.builds(wire.Started, _counts, _counts, _counts),

@@ -9,6 +9,7 @@ import ctypes
 import sys
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from agent.contract.errors import Code, JobError
@@ -82,6 +83,7 @@ class Scheduler:
             self._waiting = deque(submit for submit in self._waiting if submit.job != message.job)
             for task in [task for task in self._running if task.job == message.job]:
                 self._release(task)
+            self._send(wire.Canceled(message.job))
 
     def step(self) -> None:
         """Do the next short piece of work: admit a job, or make one native call for one."""
@@ -90,11 +92,8 @@ class Scheduler:
             return
         if not self._turn:
             self._turn.extend(self._next_turn())
-        while self._turn:
-            task = self._turn.popleft()
-            if task in self._running:  # and was not cancelled since the turn began
-                self._advance(task)
-                return
+        if self._turn:
+            self._advance(self._turn.popleft())
 
     def _next_turn(self) -> list[Task]:
         """Return whose call comes next, in order.
@@ -164,7 +163,11 @@ class Scheduler:
             cache = self._new_cache(slot, need, submit, drawn)
         else:
             cache = slot.cache
-            cache.rewind(keep)
+            try:
+                cache.rewind(keep)
+            except _NATIVE:
+                self._drop(slot)  # nobody knows what it holds now
+                raise
         slot.used = self._count
         task = Task(
             submit,
@@ -212,6 +215,8 @@ class Scheduler:
 
     def _release(self, task: Task, *, drop: bool = False) -> None:
         self._running.remove(task)
+        with suppress(ValueError):  # its call of this turn has been made
+            self._turn.remove(task)
         self._free.append(task.slot)
         if drop or task.guided:
             self._drop(task.slot)
