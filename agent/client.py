@@ -52,7 +52,7 @@ class Client:
         self._mqtt = mqtt
         self._topics = Topics(mqtt.root, node)
         self._name = name
-        self._jobs: dict[str, asyncio.Queue[Event]] = {}
+        self._jobs: dict[str, asyncio.Queue[Event | None]] = {}
         self._status = ""
         self._online = asyncio.Event()
         self._acknowledged: dict[int, asyncio.Future[None]] = {}
@@ -101,6 +101,8 @@ class Client:
             await self._publish(Kind.TEXT, json.dumps(body, ensure_ascii=False).encode())
             while True:
                 event = await events.get()
+                if event is None:
+                    raise ClientError("the connection to the broker was lost: ask again under the same id, to be sure")
                 yield event
                 if event.kind == "final":
                     return
@@ -143,7 +145,9 @@ class Client:
     async def _connect(self, version: MQTTProtocolVersion) -> paho.Client:
         self._ready = asyncio.get_running_loop().create_future()
         clean = True if version is MQTTProtocolVersion.MQTTv311 else None
-        client = paho.Client(CallbackAPIVersion.VERSION2, protocol=version, clean_session=clean)
+        client = paho.Client(
+            CallbackAPIVersion.VERSION2, protocol=version, clean_session=clean, reconnect_on_failure=False
+        )
         _secure(client, self._mqtt)
         client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
         client.on_subscribe, client.on_publish = self._on_subscribe, self._on_publish
@@ -175,13 +179,18 @@ class Client:
         self._loop.call_soon_threadsafe(self._settle, "the broker refused the subscription" if refused else None)
 
     def _on_disconnect(self, _c: object, _d: object, _f: object, reason: ReasonCode, _p: Properties | None) -> None:
-        self._loop.call_soon_threadsafe(self._settle, f"the connection was closed: {reason}")
+        self._loop.call_soon_threadsafe(self._lost, f"the connection was closed: {reason}")
 
     def _on_publish(self, _c: object, _d: object, mid: int, _r: ReasonCode, _p: Properties) -> None:
         self._loop.call_soon_threadsafe(self._published, mid)
 
     def _on_message(self, _c: object, _d: object, message: paho.MQTTMessage) -> None:
         self._loop.call_soon_threadsafe(self._take, message.topic, bytes(message.payload))
+
+    def _lost(self, reason: str) -> None:
+        self._settle(reason)
+        for events in self._jobs.values():
+            events.put_nowait(None)
 
     def _settle(self, problem: str | None) -> None:
         if self._ready.done():

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agent.client import Client, ClientError
+from agent.demo.brokers import parse
 from agent.layers import load
 from agent.settings import Settings
 
@@ -65,8 +66,8 @@ def request_of(args: argparse.Namespace) -> dict[str, Any]:
 def _settings(args: argparse.Namespace) -> Settings:
     overrides = list(args.set)
     if args.broker is not None:
-        host, _, port = args.broker.rpartition(":") if ":" in args.broker else (args.broker, "", "")
-        overrides += [f"mqtt.host={host}", *([f"mqtt.port={port}"] if port else [])]
+        address = parse(args.broker)
+        overrides += [f"mqtt.host={address.host}", f"mqtt.port={address.port}"]
     if args.node is not None:
         overrides.append(f"device.id={args.node}")
     return load(args.config, overrides).settings

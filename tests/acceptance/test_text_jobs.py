@@ -159,3 +159,30 @@ async def test_ask_says_what_to_do_when_no_box_is_there(broker: Broker) -> None:
     done = await edge_slm("ask", "--broker", f"127.0.0.1:{broker.port}", "--node", "nobody", "Hi")
     sentence = "the box nobody has never been seen at this broker: start it, or name another with --node"
     assert (done.returncode, done.stderr) == (1, f"edge-slm: {sentence}\n")
+
+
+async def test_ask_says_so_when_the_broker_goes_away(box: MakeBox, broker: Broker) -> None:
+    async with box() as running:
+        asking = await asyncio.create_subprocess_exec(
+            *(EDGE_SLM, "ask", "--config", str(running.config), "--max-tokens", "2000", "Tell me a very long story."),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert asking.stdout is not None
+        await asking.stdout.read(1)
+        broker.kill()
+        _, error = await asking.communicate()
+        sentence = "the connection to the broker was lost: ask again under the same id, to be sure"
+        assert (asking.returncode, error.decode().splitlines()[-1]) == (1, f"edge-slm: {sentence}")
+
+
+async def test_prompts_and_answers_are_in_no_log(box: MakeBox, broker: Broker) -> None:
+    async with Device(broker.port) as device, box(log={"format": "json", "level": "debug"}) as running:
+        device.publish("text", {"id": "j1", "prompt": "Repeat: xyzzy-plugh", "max_tokens": 20, "temperature": 0})
+        device.publish("text", {"id": "j2", "prompt": "xyzzy-plugh", "colour": "xyzzy-plugh"})
+        final = await device.final("j1")
+        await device.final("j2")
+        await running.logged("job.finished")
+        logged = running.config.with_name("agent.log").read_text()
+        assert "xyzzy" not in logged
+        assert final["text"][:20] not in logged
