@@ -1,24 +1,14 @@
-"""A real model, and engines that run it."""
+"""Engines that run the real model."""
 
-import os
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import pytest
 import pytest_asyncio
 
 from agent.backoff import Backoff
 from agent.engines.local import LocalEngine
 from tests.engines.running import ready, serving
-
-
-@pytest.fixture(scope="session")
-def model_folder() -> Path:
-    folder = Path(os.environ.get("EDGE_SLM_TEST_MODEL", "/tmp/models/smollm2-ref"))  # noqa: S108
-    if not (folder / "genai_config.json").exists():
-        pytest.skip(f"no model in {folder}")
-    return folder
 
 
 def new_engine(folder: Path, **options: object) -> LocalEngine:

@@ -113,7 +113,7 @@ class Scheduler:
         try:
             if task.remaining:
                 begun = self._clock()
-                computed = task.prefill(self._pace.size)
+                computed = task.prefill(self._pace.size(alone=len(self._running) == 1))
                 self._pace.saw(computed, self._clock() - begun)
                 self._send(wire.Progress(task.job))
                 if task.remaining:
