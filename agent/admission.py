@@ -12,6 +12,9 @@ from dataclasses import dataclass, replace
 from agent.contract.errors import Code, JobError
 from agent.contract.jobs import Job, Key, Priority
 
+# Entries of ended jobs that may stay in the deadlines' heap before it is made anew.
+_STALE = 64
+
 _LANES: tuple[Priority, ...] = ("high", "normal", "low")
 
 
@@ -74,10 +77,14 @@ class Queue:
         self._held = 0
         self._suspects: dict[Key, Ticket] = {}
         self._lanes: dict[Priority, dict[Key, Ticket]] = {lane: {} for lane in _LANES}
+        # (deadline, key) of tickets that wait, and of some that do not any more: only a hint.
         self._deadlines: list[tuple[float, Key]] = []
 
     def __len__(self) -> int:
         return len(self._suspects) + sum(map(len, self._lanes.values()))
+
+    def __contains__(self, key: Key) -> bool:
+        return self._find(key) is not None
 
     def __repr__(self) -> str:
         return f"<Queue waiting={len(self)} held={self._held} max_jobs={self.max_jobs}>"
@@ -96,7 +103,10 @@ class Queue:
         """Hold a place for a job that is on its way to disk, or say why there is none."""
         if self.full:
             first_out = pace.wait_s(1, slots) or 1.0
-            sentence = f"{len(self)} jobs wait here already, and at most {self.max_jobs} may"
+            waiting = len(self) + self._held
+            sentence = (
+                f"{waiting} jobs wait here already, and at most {self.max_jobs} may: try again later, under a new id"
+            )
             return JobError(Code.QUEUE_FULL, sentence, retry_after_s=float(max(1, math.ceil(first_out))))
         self._held += 1
         return None
@@ -108,7 +118,7 @@ class Queue:
     def push(self, ticket: Ticket) -> int:
         """Let a job wait; return how many will be started before it."""
         if ticket.deadline is not None:
-            heapq.heappush(self._deadlines, (ticket.deadline, ticket.job.key))
+            self._note_deadline(ticket.deadline, ticket.job.key)
         if ticket.deaths:
             self._suspects[ticket.job.key] = ticket
             return len(self._suspects) - 1
@@ -150,9 +160,21 @@ class Queue:
         """Take out the jobs whose deadline has passed."""
         late = []
         while self._deadlines and self._deadlines[0][0] <= now:
-            _, key = heapq.heappop(self._deadlines)
-            # The job may have been started or ended since: the heap is only a hint.
-            ticket = self.remove(key)
-            if ticket is not None:
+            deadline, key = heapq.heappop(self._deadlines)
+            ticket = self._find(key)
+            if ticket is not None and ticket.deadline == deadline:
                 late.append(ticket)
+                self.remove(key)
         return late
+
+    def _find(self, key: Key) -> Ticket | None:
+        lanes = (self._suspects, *self._lanes.values())
+        return next((lane[key] for lane in lanes if key in lane), None)
+
+    def _note_deadline(self, deadline: float, key: Key) -> None:
+        # Most jobs end long before their deadline, which may be a year away: their entries must not pile up.
+        if len(self._deadlines) > 2 * len(self) + _STALE:
+            waiting = [(each.deadline, each.job.key) for each in self if each.deadline is not None]
+            self._deadlines = waiting
+            heapq.heapify(self._deadlines)
+        heapq.heappush(self._deadlines, (deadline, key))

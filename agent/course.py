@@ -6,12 +6,16 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Literal
 
+import structlog
+
 from agent.admission import Ticket
 from agent.contract.errors import Code, JobError
 from agent.contract.events import Final, Outcome, Placed, Timing, Usage
 from agent.engines.base import Done, Engine, EngineLost, Started, Text
 from agent.placement import Decision
 from agent.publisher import Stream
+
+_log = structlog.get_logger(__name__)
 
 # A job that was running, alone, when the engine died a second time is taken to be the cause.
 _MOST_DEATHS = 2
@@ -32,13 +36,17 @@ def ended_unstarted(ticket: Ticket, error: JobError, now: float) -> Final:
     """Build the final of a job that ends while it waits."""
     return Final(
         ticket.job.key,
-        _OUTCOMES.get(error.code, Outcome.REJECTED),
+        _outcome(error, started=ticket.attempt > 1),
         attempt=ticket.attempt,
         placement=Placed(reason=str(error.code)),
         timing=Timing(queued_s=now - ticket.received_at, total_s=now - ticket.received_at),
         error=error,
         notice=ticket.job.reply.notice,
     )
+
+
+def _outcome(error: JobError, *, started: bool) -> Outcome:
+    return _OUTCOMES.get(error.code, Outcome.FAILED if started else Outcome.REJECTED)
 
 
 class Course:
@@ -118,6 +126,11 @@ class Course:
                 self._stream.abandon()
                 raise
             return self._final(self._verdict)
+        except Exception:  # noqa: BLE001  the boundary of a job
+            # A defect of ours. The job still gets the answer it was promised, and the others go on.
+            key = self.ticket.job.key
+            _log.exception("job.broke", client=key.client, id=key.id)
+            return self._final(JobError(Code.INTERNAL, "a defect of the agent ended the job; its log tells more"))
         return self._final(None)
 
     async def _generate(self) -> None:
@@ -142,11 +155,10 @@ class Course:
         if error is None and self._done is None:
             error = JobError(Code.INTERNAL, "the engine stopped without saying why")
         started = self._started_at is not None
-        refused = Outcome.FAILED if started else Outcome.REJECTED
         health = self._engine.health
         return Final(
             self.ticket.job.key,
-            Outcome.SUCCEEDED if error is None else _OUTCOMES.get(error.code, refused),
+            Outcome.SUCCEEDED if error is None else _outcome(error, started=started or self.ticket.attempt > 1),
             text=self._stream.text,
             finish_reason=self._done.finish_reason if self._done and error is None else None,
             attempt=self.ticket.attempt,

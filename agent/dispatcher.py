@@ -71,7 +71,9 @@ class Dispatcher:
         self._clock = clock
         self._pace = Pace()
         self._running: dict[Key, Course] = {}
+        self._storing: set[Key] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._defect: BaseException | None = None
         self._wake = asyncio.Event()
         self._draining = False
 
@@ -116,7 +118,9 @@ class Dispatcher:
             side.create_task(self._follow_health(), name="dispatcher.health")
             while True:
                 self._wake.clear()
-                self._end_expired()
+                if self._defect is not None:
+                    raise self._defect
+                self._end_what_waits_in_vain()
                 self._start_what_may_start()
                 with suppress(TimeoutError):
                     async with asyncio.timeout_at(self._queue.next_deadline()):
@@ -127,21 +131,30 @@ class Dispatcher:
         self._draining = True
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
+        kept = len(self._running) + len(self._queue)
         left = list(self._tasks)
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
-        return len(left) + len(self._queue)
+        return kept
+
+    def knows(self, key: Key) -> bool:
+        """Whether a job is here: waiting, running, or with its final on the way to disk."""
+        return key in self._running or key in self._storing or key in self._queue
 
     async def _follow_health(self) -> None:
-        """Start jobs once the model is there; refuse the waiting ones if it will not come."""
         while True:
-            health = await self._engine.changed()
-            if health.state == "failed":
-                error = JobError(Code.MODEL_UNAVAILABLE, health.detail or "the model cannot be loaded", 30.0)
-                for ticket in self._queue.clear():
-                    self._end(ticket, error)
+            await self._engine.changed()
             self._wake.set()
+
+    def _end_what_waits_in_vain(self) -> None:
+        for ticket in self._queue.expired(self._clock()):
+            self._end(ticket, LATE)
+        health = self._engine.health
+        if health.state == "failed":
+            error = JobError(Code.MODEL_UNAVAILABLE, health.detail or "the model cannot be loaded", 30.0)
+            for ticket in self._queue.clear():
+                self._end(ticket, error)
 
     def _start_what_may_start(self) -> None:
         if self._draining or self._engine.health.state != "ready":
@@ -172,52 +185,41 @@ class Dispatcher:
         self._spawn(self._follow(course), ticket.job.key)
 
     async def _follow(self, course: Course) -> None:
-        key = course.ticket.job.key
+        job = course.ticket.job
         try:
-            match await self._run(course):
-                case Again(ticket):
-                    _log.warning("job.requeued", client=key.client, id=key.id, attempt=ticket.attempt)
-                    del self._running[key]
-                    self._queue.push(ticket)
-                case Final() as final:
-                    if course.ran_s is not None:
-                        self._pace.ran(course.ran_s)
-                    # Out before the write: the engine is free, and the next job need not wait for the disk.
-                    del self._running[key]
-                    self._wake.set()
-                    await self._store(course.ticket.job, final)
+            ended = await course.run()
         finally:
-            self._running.pop(key, None)
+            # Out before the write: the engine is free, and the next job need not wait for the disk.
+            del self._running[job.key]
             self._wake.set()
-
-    async def _run(self, course: Course) -> Final | Again:
-        try:
-            return await course.run()
-        except Exception:  # noqa: BLE001  the boundary of a job
-            # A defect of ours. Its job still gets the answer it was promised, and the others go on.
-            key = course.ticket.job.key
-            _log.exception("job.broke", client=key.client, id=key.id)
-            return ended_unstarted(
-                course.ticket, JobError(Code.INTERNAL, "a defect; the log tells more"), self._clock()
-            )
+        if isinstance(ended, Again):
+            _log.warning("job.requeued", client=job.client, id=job.id, attempt=ended.ticket.attempt)
+            self._queue.push(ended.ticket)
+            return
+        if course.ran_s is not None:
+            self._pace.ran(course.ran_s)
+        await self._store(job, ended)
 
     async def _store(self, job: Job, final: Final) -> None:
-        # The one thing that a drain may not interrupt: the job is over, only the word of it is missing.
-        await asyncio.shield(self._finish(job, final))
-
-    def _end_expired(self) -> None:
-        for ticket in self._queue.expired(self._clock()):
-            self._end(ticket, LATE)
+        self._storing.add(job.key)
+        try:
+            # The one thing that a drain may not interrupt: the job is over, only the word of it is missing.
+            await asyncio.shield(self._finish(job, final))
+        finally:
+            self._storing.discard(job.key)
 
     def _end(self, ticket: Ticket, error: JobError) -> None:
         """End a job that waits no longer and will not run."""
         self._spawn(self._store(ticket.job, ended_unstarted(ticket, error, self._clock())), ticket.job.key)
+        self._wake.set()  # it may have been what others waited for
 
     def _announce(self, ticket: Ticket, state: Literal["accepted", "started", "restarted"], ahead: int) -> None:
         payload = events.state(ticket.job.id, state, ticket.attempt, ahead, self._wait_s(ahead))
         self._send(addressed(self._topics, ticket.job.key, ticket.job.reply, "state", payload, 1))
 
     def _wait_s(self, ahead: int) -> float | None:
+        if self._engine.health.state != "ready":
+            return None
         if len(self._running) < self._engine.slots and not ahead:
             return 0.0
         return self._pace.wait_s(ahead + 1, self._engine.slots)
@@ -225,4 +227,11 @@ class Dispatcher:
     def _spawn(self, work: Coroutine[Any, Any, None], key: Key) -> None:
         task = asyncio.create_task(work, name=f"job {key.client}/{key.id}")
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            # The job has no final and is in no queue: only a new start, from the spool, can still answer it.
+            self._defect = task.exception()
+            self._wake.set()

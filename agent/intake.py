@@ -56,10 +56,16 @@ class Intake:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def close(self) -> None:
-        """Take no more messages, and finish with those that were taken. Idempotent."""
+    async def close(self, seconds: float) -> None:
+        """Take no more messages, and finish with those that were taken; give up those that a sick disk holds up.
+
+        Nothing is lost with them: they are not acknowledged.
+        """
         self._closed = True
-        await asyncio.gather(*self._tasks)
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=seconds)
+            for task in late:
+                task.cancel()
 
     async def recover(self, unfinished: Iterable[Unfinished]) -> None:
         """Let the jobs that an earlier run of the agent was promised to answer wait again, in their order."""
@@ -92,7 +98,8 @@ class Intake:
         elif route.kind is Kind.CANCEL:
             await self._cancel(route, read_cancel(message))
         else:
-            await self._admit(read_request(message, route, self._topics, self._limits, self._new_id()))
+            made_id = self._new_id()
+            await self._admit(read_request(message, route, self._topics, self._limits, made_id), made_id)
 
     def _ignore(self, why: str, topic: str) -> None:
         self._counters.ignored += 1
@@ -119,23 +126,20 @@ class Intake:
                 self._counters.ignored += 1
                 _log.warning("cancel.ignored", why="unknown_id", client=key.client, id=key.id)
 
-    async def _admit(self, request: Job | Refusal) -> None:
+    async def _admit(self, request: Job | Refusal, made_id: str) -> None:
         if isinstance(request, Refusal):
-            await self._refuse(request.key, request.reply, request.error)
+            await self._refuse(request.key, request.reply, request.error, made_id)
             return
         decision = self._dispatcher.decide(request)
-        if isinstance(decision, JobError):
-            await self._refuse(request.key, request.reply, decision)
-            return
-        refused = self._dispatcher.hold()
+        refused = decision if isinstance(decision, JobError) else self._dispatcher.hold()
         if refused is not None:
-            await self._refuse(request.key, request.reply, refused)
+            await self._refuse(request.key, request.reply, refused, made_id)
             return
         received_at = time.time()
         try:
             receipt = await self._spool.accept(request, received_at)
         except SpoolError as error:
-            self._refuse_unstored(request.key, request.reply, error)
+            await self._refuse_unstored(request.key, request.reply, error)
             return
         finally:
             self._dispatcher.release()
@@ -144,23 +148,28 @@ class Intake:
             self._counters.accepted += 1
             self._dispatcher.admit(self._ticket(request, received_at, 1))
 
-    async def _refuse(self, key: Key, reply: Reply, error: JobError) -> None:
-        final = _refused(key, reply, error)
+    async def _refuse(self, key: Key, reply: Reply, error: JobError, made_id: str) -> None:
         try:
-            receipt = await self._outbox.refuse(final, reply)
+            receipt = await self._outbox.refuse(_refused(key, reply, error), reply, repeatable=key.id != made_id)
         except SpoolError as broken:
-            self._refuse_unstored(key, reply, broken)
+            await self._refuse_unstored(key, reply, broken)
             return
         self._settle(receipt, key)
         if receipt is Receipt.NEW:
             self._counters.finished[str(error.code)] += 1
             _log.info("job.refused", client=key.client, id=key.id, code=str(error.code))
 
-    def _refuse_unstored(self, key: Key, reply: Reply, broken: SpoolError) -> None:
+    async def _refuse_unstored(self, key: Key, reply: Reply, broken: SpoolError) -> None:
         """Refuse what cannot be written down: the answer goes out from memory, before the acknowledgement."""
         _log.error("spool.failed", client=key.client, id=key.id, error=str(broken))
+        try:
+            known = await self._spool.known(key)
+        except SpoolError:
+            known = Receipt.RUNNING if self._dispatcher.knows(key) else Receipt.NEW
+        if known is not Receipt.NEW:
+            return  # it has its final, or will have: this is a repeat, and can be repeated
         error = JobError(Code.INTERNAL, f"this box cannot store jobs now: {broken}", retry_after_s=30.0)
-        self._outbox.send_unstored(_refused(key, reply, error), reply)
+        await self._outbox.deliver_unstored(_refused(key, reply, error), reply)
 
     def _settle(self, receipt: Receipt, key: Key) -> None:
         if receipt is not Receipt.NEW:

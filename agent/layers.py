@@ -23,6 +23,7 @@ from yaml.error import Mark
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from agent import keys
+from agent.errors import UsageError
 from agent.keys import Kind, Path, dotted
 from agent.settings import Settings
 
@@ -36,7 +37,7 @@ _LEVEL = Settings.model_config["env_nested_delimiter"] or "__"
 _Tree: TypeAlias = dict[str, Any]
 
 
-class ConfigError(Exception):
+class ConfigError(UsageError):
     """The configuration cannot be used.
 
     Attributes:

@@ -2,6 +2,9 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import TypeVar
 
 import structlog
 
@@ -20,6 +23,10 @@ _log = structlog.get_logger(__name__)
 _WINDOW = 32
 # Between two tries at a disk that takes nothing.
 _DISK_RETRY_S = 1.0
+# For a final that could not be stored. A broker answers within a round trip, or is not there.
+_UNSTORED_S = 5.0
+
+_T = TypeVar("_T")
 
 
 class Outbox:
@@ -48,27 +55,36 @@ class Outbox:
 
     async def finish(self, final: Final, reply: Reply) -> bool:
         """Store a job's final, however long the disk refuses; False if one stands already."""
+        # Meanwhile the job stays unfinished on disk: a crash now costs a second run and never the answer.
         stored = self._stored(final, reply)
-        while True:
-            try:
-                new = await self._spool.finish(stored)
-            except SpoolError as error:
-                # The job stays unfinished on disk, so a crash now costs a second run and never the answer.
-                _log.error("final.not_stored", client=final.key.client, id=final.key.id, error=str(error))
-                await asyncio.sleep(_DISK_RETRY_S)
-            else:
-                self.wake()
-                return new
+        new = await _patiently(lambda: self._spool.finish(stored))
+        self.wake()
+        return new
 
-    async def refuse(self, final: Final, reply: Reply) -> Receipt:
-        """Store the final of a request that never becomes a job, unless its key is known already."""
-        receipt = await self._spool.refuse(self._stored(final, reply))
+    async def refuse(self, final: Final, reply: Reply, *, repeatable: bool) -> Receipt:
+        """Store the final of a request that never becomes a job, unless its key is known already.
+
+        Args:
+            final: the refusal.
+            reply: where it goes.
+            repeatable: whether its client chose the id, and so can repeat the request.
+
+        """
+        receipt = await self._spool.refuse(replace(self._stored(final, reply), repeatable=repeatable))
         self.wake()
         return receipt
 
-    def send_unstored(self, final: Final, reply: Reply) -> None:
-        """Publish a final from memory, once, where the disk takes nothing."""
-        self._bus.send(addressed(self._topics, final.key, reply, "final", final.encode(self._topics.node), 1))
+    async def deliver_unstored(self, final: Final, reply: Reply) -> None:
+        """Publish a final from memory, where the disk takes nothing; return when the broker has it.
+
+        The wait is bounded: while too much is unacknowledged here, nothing is read, and so no PUBACK either.
+        """
+        out = addressed(self._topics, final.key, reply, "final", final.encode(self._topics.node), 1)
+        try:
+            async with asyncio.timeout(_UNSTORED_S):
+                await self._bus.deliver(out)
+        except (TimeoutError, BusError) as error:
+            _log.error("final.lost", client=final.key.client, id=final.key.id, error=str(error) or "no answer")
 
     async def run(self) -> None:
         """Publish what waits, in order, for ever."""
@@ -76,7 +92,7 @@ class Outbox:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
-                while rows := await self._spool.outgoing(self._last_taken, _WINDOW):
+                while rows := await _patiently(lambda: self._spool.outgoing(self._last_taken, _WINDOW)):
                     for row in rows:
                         await self._window.acquire()
                         self._last_taken = row.seq
@@ -96,7 +112,7 @@ class Outbox:
             _log.error("final.undeliverable", client=row.key.client, id=row.key.id, error=str(error))
         finally:
             self._window.release()
-        await self._spool.sent([row.seq])
+        await _patiently(lambda: self._spool.sent([row.seq]))
         self._settled.set()
 
     def _outgoing(self, row: Unsent) -> Outgoing:
@@ -107,3 +123,13 @@ class Outbox:
     def _stored(self, final: Final, reply: Reply) -> StoredFinal:
         out = addressed(self._topics, final.key, reply, "final", final.encode(self._topics.node), 1)
         return StoredFinal(final.key, out.payload, out.topic, out.correlation, time.time())
+
+
+async def _patiently(operation: Callable[[], Awaitable[_T]]) -> _T:
+    """Do what the disk refuses again until it does not: a full disk is no reason to stop the box."""
+    while True:
+        try:
+            return await operation()
+        except SpoolError as error:
+            _log.error("spool.failed", error=str(error), retry_in_s=_DISK_RETRY_S)
+            await asyncio.sleep(_DISK_RETRY_S)

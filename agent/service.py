@@ -32,6 +32,8 @@ _log = structlog.get_logger(__name__)
 
 # How long the last finals may take to reach the broker at shutdown; those that do not stay in the spool.
 _FLUSH_S = 5.0
+# For the disk to take the requests that have arrived; the broker still has those that it does not take.
+_INTAKE_S = 5.0
 # Old finals are few and cheap to keep: looking for them often would only wear the disk.
 _EXPIRE_EVERY_S = 600.0
 
@@ -43,7 +45,7 @@ class Service:
         settings: its configuration.
         spool: open; `run` closes it.
         engine: what answers; by default the local one, with the configured model.
-        bus: how it is reached; by default MQTT, as configured.
+        make_bus: makes what it is reached by; by default MQTT, as configured.
 
     """
 
@@ -111,7 +113,7 @@ class Service:
     async def _shut_down(self) -> None:
         """Drain, in this order: take no message, start no job, let jobs end, let finals out, say goodbye."""
         _log.info("service.draining", running=self.dispatcher.load.active, queued=self.dispatcher.load.queued)
-        await self.intake.close()
+        await self.intake.close(_INTAKE_S)
         left = await self.dispatcher.drain(self.settings.drain_s)
         try:
             async with asyncio.timeout(_FLUSH_S):
@@ -174,9 +176,12 @@ class Service:
 
     async def _expire(self) -> Never:
         while True:
-            dropped = await self.spool.expire(time.time() - self.settings.spool.retention_s)
-            if dropped:
-                _log.info("spool.expired", finals=dropped)
+            try:
+                dropped = await self.spool.expire(time.time() - self.settings.spool.retention_s)
+            except SpoolError as error:
+                _log.error("spool.failed", error=str(error), retry_in_s=_EXPIRE_EVERY_S)
+            else:
+                _log.debug("spool.expired", finals=dropped)
             await asyncio.sleep(_EXPIRE_EVERY_S)
 
 

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from agent.contract.messages import Inbound, Outgoing
+from agent.errors import UserError
 
 
-class BusError(Exception):
-    """The bus cannot do what was asked, now or later; the message is one sentence a person can act on."""
+class BusError(UserError):
+    """The bus cannot do what was asked, now or later."""
 
 
 class Delivery:

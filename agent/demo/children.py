@@ -10,13 +10,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Never, Self, TypeVar
 
+from agent.errors import UserError
+
 _T = TypeVar("_T")
 
 _LOG_LINES = 5
 
 
-class DemoError(Exception):
-    """The demo cannot go on; the message says why, and what to do."""
+class DemoError(UserError):
+    """The demo cannot go on."""
 
 
 class Child:

@@ -6,11 +6,13 @@ import difflib
 from dataclasses import dataclass
 from typing import Literal
 
+from agent.errors import UserError
+
 Modality = Literal["text", "image"]
 
 
-class ModelError(Exception):
-    """A model cannot be had or used; the message is one sentence that ends in what to do."""
+class ModelError(UserError):
+    """A model cannot be had or used."""
 
 
 @dataclass(frozen=True, slots=True)

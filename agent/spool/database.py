@@ -22,7 +22,7 @@ CREATE TABLE requests (
     attempt INTEGER NOT NULL, canceled INTEGER NOT NULL, job BLOB NOT NULL, UNIQUE (client, id));
 CREATE TABLE finals (
     seq INTEGER PRIMARY KEY, client TEXT NOT NULL, id TEXT NOT NULL, finished_at REAL NOT NULL,
-    topic TEXT NOT NULL, correlation BLOB, payload BLOB NOT NULL, UNIQUE (client, id));
+    topic TEXT NOT NULL, correlation BLOB, payload BLOB NOT NULL, repeatable INTEGER NOT NULL, UNIQUE (client, id));
 CREATE INDEX finals_by_age ON finals (finished_at);
 CREATE TABLE outbox (seq INTEGER PRIMARY KEY, final INTEGER NOT NULL UNIQUE REFERENCES finals);
 """
@@ -195,9 +195,9 @@ class Database:
         """Let a final take its request's place, and wait to be sent; False if the key has one already."""
         removed = self._execute("DELETE FROM requests WHERE client = ? AND id = ?", final.key).rowcount
         stored = self._execute(
-            "INSERT INTO finals (client, id, finished_at, topic, correlation, payload) VALUES (?, ?, ?, ?, ?, ?)"
-            " ON CONFLICT DO NOTHING",
-            (*final.key, final.finished_at, final.topic, final.correlation, final.payload),
+            "INSERT INTO finals (client, id, finished_at, topic, correlation, payload, repeatable)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            (*final.key, final.finished_at, final.topic, final.correlation, final.payload, final.repeatable),
         )
         self._count(unfinished=-removed)
         if not stored.rowcount:
@@ -214,6 +214,13 @@ class Database:
         self.finish(final)
         return Receipt.NEW
 
+    def known(self, key: Key) -> Receipt:
+        """Tell what is known of a key, without a write."""
+        if self._execute("SELECT 1 FROM requests WHERE client = ? AND id = ?", key).fetchone():
+            return Receipt.RUNNING
+        finished = self._execute("SELECT 1 FROM finals WHERE client = ? AND id = ?", key).fetchone()
+        return Receipt.FINISHED if finished else Receipt.NEW
+
     def outgoing(self, after: int, limit: int) -> list[Unsent]:
         """Return unsent finals in order, from the one after ``after``."""
         rows = self._execute(
@@ -224,9 +231,12 @@ class Database:
         return [Unsent(seq, Key(client, job_id), *rest) for seq, client, job_id, *rest in rows]
 
     def sent(self, seqs: Sequence[int]) -> None:
-        """Take finals out of the outbox."""
+        """Take finals out of the outbox, and drop those that nobody can ask for again."""
         for seq in seqs:
-            self._count(unsent=-self._execute("DELETE FROM outbox WHERE seq = ?", (seq,)).rowcount)
+            taken = self._execute("DELETE FROM outbox WHERE seq = ? RETURNING final", (seq,)).fetchall()
+            for final in taken:
+                self._execute("DELETE FROM finals WHERE seq = ? AND NOT repeatable", final)
+            self._count(unsent=-len(taken))
 
     def expire(self, before: float) -> int:
         """Drop some of the oldest finals that are sent and finished before a time; return how many."""

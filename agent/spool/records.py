@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from agent.contract.jobs import Job, Key
+from agent.errors import UserError
 
 
-class SpoolError(Exception):
-    """The disk or the file does not do what it should; the message is a sentence a person can act on."""
+class SpoolError(UserError):
+    """The disk or the file does not do what it should."""
 
 
 class Receipt(StrEnum):
@@ -27,6 +28,7 @@ class StoredFinal:
         topic: where it goes.
         correlation: MQTT 5 correlation data to echo.
         finished_at: wall-clock seconds; retention counts from here.
+        repeatable: whether a repeat of its request can come; if not, it is dropped once it is sent.
 
     """
 
@@ -35,6 +37,7 @@ class StoredFinal:
     topic: str
     correlation: bytes | None
     finished_at: float
+    repeatable: bool = True
 
 
 @dataclass(frozen=True, slots=True)

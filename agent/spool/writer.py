@@ -122,6 +122,10 @@ class Spool:
         """Store the final of a request that never becomes a job, unless its key is known; if so, as `accept`."""
         return await self._do(partial(Database.refuse, final=final))
 
+    async def known(self, key: Key) -> Receipt:
+        """Tell what is known of a key. It writes nothing, and so works on a full disk."""
+        return await self._do(partial(Database.known, key=key), durable=False)
+
     async def outgoing(self, after: int, limit: int) -> list[Unsent]:
         """Return the first ``limit`` unsent finals whose ``seq`` is above ``after``, in order."""
         return await self._do(partial(Database.outgoing, after=after, limit=limit), durable=False)

@@ -108,6 +108,31 @@ def test_the_next_deadline_is_the_earliest() -> None:
     assert queue.next_deadline() == 5.0
 
 
+def test_deadlines_of_jobs_that_ended_do_not_pile_up() -> None:
+    queue = Queue(9)
+    for number in range(10_000):
+        queue.push(ticket(f"j{number}", deadline=1e6))
+        queue.pop(0, 1, suspect_runs=False)
+    assert len(queue._deadlines) < 100
+
+
+def test_a_deadline_does_not_end_a_later_job_of_the_same_name() -> None:
+    queue = Queue(9)
+    queue.push(ticket("a", deadline=5.0))
+    queue.pop(0, 1, suspect_runs=False)
+    queue.push(ticket("a"))
+    assert queue.expired(6.0) == []
+
+
+def test_a_refusal_counts_the_places_that_are_held() -> None:
+    queue = Queue(2)
+    queue.hold(Pace(), 1)
+    queue.hold(Pace(), 1)
+    error = queue.hold(Pace(), 1)
+    assert error is not None
+    assert error.message == "2 jobs wait here already, and at most 2 may: try again later, under a new id"
+
+
 def test_the_wait_is_unknown_until_a_job_was_measured() -> None:
     assert Pace().wait_s(3, 1) is None
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from agent.contract.topics import Topics
 from agent.dispatcher import Dispatcher
 from agent.engines.base import Health
 from agent.testing import FakeEngine
+from tests.waiting import eventually
 
 
 @dataclass
@@ -27,6 +28,7 @@ class Box:
     engine: FakeEngine
     max_jobs: int = 9
     finals: dict[str, Final] = field(default_factory=dict)
+    stored: list[str] = field(default_factory=list)
     sent: list[Outgoing] = field(default_factory=list)
     requeued: list[tuple[str, int]] = field(default_factory=list)
 
@@ -54,7 +56,7 @@ class Box:
 
     async def _finish(self, job: Job, final: Final) -> None:
         async with self._finished:
-            assert job.id not in self.finals, "a job has one final"
+            self.stored.append(job.id)
             self.finals[job.id] = final
             self._finished.notify_all()
 
@@ -92,8 +94,11 @@ async def running(slots: int = 2, health: Health | None = None) -> AsyncIterator
     box = Box(engine)
     task = asyncio.create_task(box.dispatcher.run())
     yield box
+    assert sorted(box.stored) == sorted(box.finals), "a job has one final"
+    assert not task.done(), "a defect ended the dispatcher"
     task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 async def test_a_job_ends_with_its_words_and_its_numbers() -> None:
@@ -251,10 +256,35 @@ async def test_a_job_that_kills_the_engine_twice_is_internal_and_the_others_go_o
         second.start()
         second.finish()
         outcomes = [(await box.final(name)).outcome for name in ("poison", "innocent")]
-        assert outcomes == [Outcome.REJECTED, Outcome.SUCCEEDED]
+        assert outcomes == [Outcome.FAILED, Outcome.SUCCEEDED]
         error = box.finals["poison"].error
         assert error is not None
         assert error.code is Code.INTERNAL
+
+
+async def test_a_cancelled_suspect_makes_way_for_the_others() -> None:
+    async with running(slots=3) as box:
+        suspect, long = box.admit("suspect"), box.admit("long")
+        first = await box.engine.attempt(suspect)
+        await box.engine.attempt(long)
+        first.lose()
+        await eventually(lambda: box.dispatcher.load.active == 1)
+        other = box.admit("other")
+        assert box.dispatcher.load.queued == 2
+        box.dispatcher.cancel(suspect)
+        await box.engine.attempt(other)
+
+
+async def test_a_job_that_spoke_and_then_lost_its_engine_for_good_has_failed() -> None:
+    async with running() as box:
+        attempt = await box.engine.attempt(box.admit("j1"))
+        attempt.start()
+        attempt.say("Hel")
+        await box.until(lambda: box.events("j1", "chunk") != [])
+        box.engine.health = Health("loading", "fake")
+        attempt.lose()
+        box.engine.become(Health("failed", "fake", detail="gone"))
+        assert (await box.final("j1")).outcome is Outcome.FAILED
 
 
 async def test_suspects_run_one_at_a_time() -> None:
@@ -294,6 +324,47 @@ async def test_a_defect_in_one_job_is_its_own_and_internal() -> None:
         assert error.code is Code.INTERNAL
         (await box.engine.attempt(box.admit("j2"))).finish()
         await box.final("j2")
+
+
+async def test_a_defect_after_the_first_words_ends_the_job_with_them() -> None:
+    async with running() as box:
+        attempt = await box.engine.attempt(box.admit("j1"))
+        attempt.start()
+        attempt.say("Hello", " world")
+        attempt.fail(ZeroDivisionError())
+        final = await box.final("j1")
+        assert (final.outcome, final.text, final.seq) == (Outcome.FAILED, "Hello world", len(box.events("j1", "chunk")))
+
+
+async def test_a_final_that_cannot_be_stored_for_a_defect_ends_the_dispatcher_loudly() -> None:
+    box = Box(FakeEngine())
+
+    async def broken(_job: Job, _final: Final) -> None:
+        raise OverflowError
+
+    box.dispatcher._finish = broken
+    task = asyncio.create_task(box.dispatcher.run())
+    (await box.engine.attempt(box.admit("j1"))).finish()
+    with pytest.raises(ExceptionGroup) as raised:
+        await task
+    assert raised.group_contains(OverflowError)
+
+
+async def test_the_predicted_wait_is_unknown_while_the_model_loads() -> None:
+    async with running(health=Health("loading", "fake")) as box:
+        box.admit("j1")
+        assert box.events("j1", "state")[0]["queue"]["predicted_wait_s"] is None
+
+
+async def test_a_job_is_known_until_its_final_is_on_disk() -> None:
+    async with running() as box:
+        key = box.admit("j1")
+        waiting = box.dispatcher.knows(key)
+        attempt = await box.engine.attempt(key)
+        running_ = box.dispatcher.knows(key)
+        attempt.finish()
+        await box.final("j1")
+        assert (waiting, running_) == (True, True)
 
 
 async def test_a_drain_lets_running_jobs_end_and_starts_none() -> None:

@@ -1,15 +1,19 @@
 """The contract as a device sees it: a real broker, a real spool, both versions of MQTT."""
 
+import asyncio
 from typing import Any
 
 import pytest
 
-from agent.contract.jobs import Key
+from agent.contract.jobs import Job, Key
+from agent.engines.base import Health
 from agent.settings import Queue
+from agent.spool import Receipt
 from agent.testing import FakeEngine
 from tests.brokers import Broker
 from tests.devices import Device
 from tests.service.conftest import Start
+from tests.waiting import eventually
 
 
 def talking() -> FakeEngine:
@@ -196,6 +200,62 @@ async def test_a_bad_repeat_of_a_running_job_does_not_end_it(start: Start, devic
         attempt.start()
         attempt.finish()
         assert (await device.final("j1"))["state"] == "SUCCEEDED"
+
+
+async def test_a_job_accepted_while_the_model_fails_is_refused(
+    start: Start, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = FakeEngine()
+    engine.health = Health("loading", "fake")
+    async with start(engine) as service:
+        gate, inside, accept = asyncio.Event(), asyncio.Event(), service.spool.accept
+
+        async def slow(job: Job, received_at: float) -> Receipt:
+            inside.set()
+            await gate.wait()
+            return await accept(job, received_at)
+
+        monkeypatch.setattr(service.spool, "accept", slow)
+        device.publish("text", {"id": "j1", "prompt": "x"})
+        await inside.wait()
+        engine.become(Health("failed", "fake", detail="damaged"))
+        gate.set()
+        assert (await device.final("j1"))["error"]["code"] == "model_unavailable"
+
+
+async def test_refusals_that_nobody_can_ask_for_again_are_not_kept(start: Start, device: Device) -> None:
+    async with start(FakeEngine(words=["Hi"])) as service:
+        device.publish("text", b"\xff")
+        final = await device.any_final()
+        await everything_before_is_handled(device)
+        await eventually(lambda: not service.spool.unsent)
+        assert await service.spool.known(Key("dev7", final["id"])) is Receipt.NEW
+        assert await service.spool.known(Key("dev7", "marker")) is Receipt.FINISHED
+
+
+async def test_a_cancel_of_a_finished_job_has_its_final_sent_again(start: Start, device: Device) -> None:
+    async with start(talking()):
+        device.publish("text", {"id": "j1", "prompt": "x"})
+        first = await device.final("j1")
+        device.publish("cancel", "j1")
+        assert await device.final("j1", 2) == first
+
+
+@pytest.mark.parametrize(("kind", "payload"), [("cancel", "no such id"), ("cancel", "unknown"), ("nonsense", "x")])
+async def test_what_nobody_can_be_answered_for_is_counted(
+    start: Start, device: Device, kind: str, payload: str
+) -> None:
+    async with start(talking()) as service:
+        device.publish(kind, payload)
+        await everything_before_is_handled(device)
+        # Only what is subscribed to arrives at all.
+        assert service.counters.ignored == (1 if kind == "cancel" else 0)
+
+
+async def test_a_message_expiry_is_the_deadline(start: Start, broker: Broker) -> None:
+    async with start(FakeEngine()), Device(broker.port) as device:
+        device.publish("text", {"id": "j1", "prompt": "x"}, MessageExpiryInterval=1)
+        assert (await device.final("j1"))["state"] == "TIMED_OUT"
 
 
 async def test_a_retained_request_is_no_job(start: Start, device: Device) -> None:

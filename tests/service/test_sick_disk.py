@@ -1,5 +1,7 @@
 """A disk that takes nothing: requests are refused for now, and an answer that exists is not given up."""
 
+import asyncio
+
 import pytest
 
 from agent.contract.jobs import Key
@@ -60,3 +62,83 @@ async def test_a_cancel_that_cannot_be_stored_still_acts(
         monkeypatch.setattr(service.spool, "cancel", full)
         device.publish("cancel", "j1")
         assert (await device.final("j1"))["state"] == "CANCELED"
+
+
+async def test_the_first_puback_on_a_full_disk_does_not_end_the_box(
+    start: Start, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with start(FakeEngine(words=["Hi"])) as service:
+        with monkeypatch.context() as sick:
+            sick.setattr(service.spool, "sent", full)
+            device.publish("text", {"id": "j1", "prompt": "x"})
+            await device.final("j1")
+        device.publish("text", {"id": "j2", "prompt": "x"})
+        assert (await device.final("j2"))["state"] == "SUCCEEDED"
+
+
+async def test_finals_go_out_after_the_outbox_could_not_be_read(
+    start: Start, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with start(FakeEngine(words=["Hi"])) as service:
+        with monkeypatch.context() as sick:
+            sick.setattr(service.spool, "outgoing", full)
+            device.publish("text", {"id": "j1", "prompt": "x"})
+            await device.state("j1", "started")
+        assert (await device.final("j1"))["state"] == "SUCCEEDED"
+
+
+async def test_an_expiry_that_fails_does_not_end_the_box(
+    start: Start, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.spool.Spool.expire", full)
+    async with start(FakeEngine(words=["Hi"])):
+        device.publish("text", {"id": "j1", "prompt": "x"})
+        assert (await device.final("j1"))["state"] == "SUCCEEDED"
+
+
+async def test_a_repeat_of_a_running_job_is_not_refused_for_the_disk(
+    start: Start, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = FakeEngine()
+    async with start(engine) as service:
+        device.publish("text", {"id": "j1", "prompt": "x"})
+        attempt = await engine.attempt(Key("dev7", "j1"))
+        with monkeypatch.context() as sick:
+            sick.setattr(service.spool, "accept", full)
+            device.publish("text", {"id": "j1", "prompt": "x"})
+            device.publish("text", {"id": "marker", "prompt": 5})
+            await device.final("marker")
+        attempt.start()
+        attempt.finish()
+        assert (await device.final("j1"))["state"] == "SUCCEEDED"
+
+
+async def test_a_repeat_of_a_finished_job_is_not_refused_for_the_disk(
+    start: Start, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with start(FakeEngine(words=["Hi"])) as service:
+        device.publish("text", {"id": "j1", "prompt": "x"})
+        first = await device.final("j1")
+        with monkeypatch.context() as sick:
+            sick.setattr(service.spool, "accept", full)
+            device.publish("text", {"id": "j1", "prompt": "x"})
+            device.publish("text", {"id": "marker", "prompt": 5})
+            await device.final("marker")
+        device.publish("text", {"id": "j1", "prompt": "x"})
+        assert await device.final("j1", 2) == first
+
+
+async def test_a_disk_that_hangs_does_not_hold_up_the_shutdown(
+    start: Start, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.service._INTAKE_S", 0.01)
+    asked = asyncio.Event()
+
+    async def hang(*_: object) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    async with start(FakeEngine()) as service:
+        monkeypatch.setattr(service.spool, "accept", hang)
+        device.publish("text", {"id": "j1", "prompt": "x"})
+        await asked.wait()
