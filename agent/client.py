@@ -6,6 +6,7 @@ uses a persistent session and a fixed name of its own.
 
 import asyncio
 import json
+import re
 import secrets
 import socket
 import ssl
@@ -19,15 +20,37 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from agent.bus import security
 from agent.contract.topics import Kind, Topics
+from agent.errors import UsageError, UserError
 from agent.settings import Mqtt
 
 # A broker that takes longer to answer is of no use to somebody who waits.
 _ANSWER_S = 10.0
+_VERSIONS = {"5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersion.MQTTv311}
+_ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([^\s\[\]:/@]+))(?::([0-9]{1,5}))?\Z")
+_PORT = 1883
 
 
-class ClientError(Exception):
-    """The broker could not be reached, or let the client down; the message says what to do."""
+class ClientError(UserError):
+    """The broker could not be reached, or let the client down."""
+
+
+class _UnansweredError(ClientError):
+    """The connection stood, and CONNECT was not answered as MQTT of that version is."""
+
+
+def host_and_port(text: str) -> tuple[str, int]:
+    """Read ``HOST[:PORT]``; an IPv6 address stands in brackets.
+
+    Raises:
+        UsageError: it is something else.
+
+    """
+    found = _ADDRESS.match(text)
+    if found is None or not 0 < (port := int(found[3] or _PORT)) < 1 << 16:
+        raise UsageError(f"{text} is not a broker's HOST or HOST:PORT: write it as in 192.168.1.10:1883")
+    return found[1] or found[2], port
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,52 +69,65 @@ class Client:
         node: the box to ask.
         name: this device's ``{client}`` level; answers come to whoever asks under it.
 
+    Attributes:
+        version: the MQTT version that it speaks with the broker.
+
     """
 
     def __init__(self, mqtt: Mqtt, node: str, name: str) -> None:
+        self.version = "5" if mqtt.protocol == "auto" else mqtt.protocol
         self._mqtt = mqtt
+        self._where = f"{mqtt.host}:{mqtt.port}"
         self._topics = Topics(mqtt.root, node)
         self._name = name
+        # What is told to the jobs that run; None: the connection is lost.
         self._jobs: dict[str, asyncio.Queue[Event | None]] = {}
         self._status = ""
         self._online = asyncio.Event()
-        self._acknowledged: dict[int, asyncio.Future[None]] = {}
+        # Requests by their packet identifier; the result is what is wrong, if anything is.
+        self._unacknowledged: dict[int, asyncio.Future[str | None]] = {}
+        self._lost = False
         self._client: paho.Client | None = None
         self._loop: asyncio.AbstractEventLoop
         self._ready: asyncio.Future[None]
 
     def __repr__(self) -> str:
-        return f"<Client {self._name} at {self._mqtt.host}:{self._mqtt.port} jobs={len(self._jobs)}>"
+        lost = ", lost" if self._lost else ""
+        return f"<Client {self._name} at {self._where}{lost} jobs={len(self._jobs)}>"
 
     async def __aenter__(self) -> Self:
+        """Connect and subscribe.
+
+        Raises:
+            ClientError: the broker is not there, or refuses.
+            BusError: a file of the login or of TLS cannot be used.
+
+        """
         self._loop = asyncio.get_running_loop()
-        versions = {"5": (MQTTProtocolVersion.MQTTv5,), "3.1.1": (MQTTProtocolVersion.MQTTv311,)}.get(
-            self._mqtt.protocol, (MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311)
-        )
-        for version in versions:
+        security.check(self._mqtt)
+        if self._mqtt.protocol == "auto":
             try:
-                self._client = await self._connect(version)
-            except (ClientError, OSError) as error:
-                failed = error
-            else:
-                return self
-        where = f"{self._mqtt.host}:{self._mqtt.port}"
-        raise ClientError(
-            f"no broker answers at {where} ({failed}): start one, or name another with --config or --broker"
-        )
+                await self._connect("5")
+            except _UnansweredError:
+                await self._connect("3.1.1")
+        else:
+            await self._connect(self._mqtt.protocol)
+        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._client is not None:
-            self._client.disconnect()
-            await asyncio.to_thread(self._client.loop_stop)
+        assert self._client is not None, "enter the client first"  # noqa: S101
+        await _close(self._client)
 
     async def ask(self, request: Mapping[str, object]) -> AsyncIterator[Event]:
         """Publish a text job and yield what comes back; the final is last.
 
         Args:
             request: the contract's fields; without an ``id`` it gets one.
+
+        Raises:
+            ClientError: the broker did not take it, or the connection was lost before its final.
 
         """
         body = {"id": secrets.token_hex(8), **request}
@@ -102,7 +138,7 @@ class Client:
             while True:
                 event = await events.get()
                 if event is None:
-                    raise ClientError("the connection to the broker was lost: ask again under the same id, to be sure")
+                    raise self._loss()
                 yield event
                 if event.kind == "final":
                     return
@@ -125,44 +161,97 @@ class Client:
         except TimeoutError:
             said = f"is {self._status}" if self._status else "has never been seen at this broker"
             raise ClientError(f"the box {self._topics.node} {said}: start it, or name another with --node") from None
+        if self._lost:
+            raise self._loss()
 
     async def cancel(self, job_id: str) -> None:
-        """Ask that a job of this client's be ended."""
+        """Ask that a job of this client's be ended.
+
+        Raises:
+            ClientError: the broker did not take it.
+
+        """
         await self._publish(Kind.CANCEL, job_id.encode())
 
     async def _publish(self, kind: Kind, payload: bytes) -> None:
         assert self._client is not None, "enter the client first"  # noqa: S101
-        sent = self._client.publish(self._topics.request(self._name, kind), payload, qos=1)
-        acknowledged = self._acknowledged.setdefault(sent.mid, asyncio.get_running_loop().create_future())
+        if self._lost:
+            raise self._loss()
+        topic = self._topics.request(self._name, kind)
+        sent = self._client.publish(topic, payload, qos=1)
+        # paho's thread may have the acknowledgement already; the loop takes it in at the next await, not before.
+        acknowledged = self._unacknowledged[sent.mid] = self._loop.create_future()
         try:
             async with asyncio.timeout(_ANSWER_S):
-                await acknowledged
+                refusal = await acknowledged
         except TimeoutError:
             raise ClientError("the broker did not acknowledge the request: is it still running?") from None
         finally:
-            self._acknowledged.pop(sent.mid, None)
+            del self._unacknowledged[sent.mid]
+        if self._lost:
+            raise self._loss()
+        if refusal is not None:
+            raise ClientError(f"the broker refuses what is published on {topic} ({refusal}): allow it in the broker's ACL")
 
-    async def _connect(self, version: MQTTProtocolVersion) -> paho.Client:
-        self._ready = asyncio.get_running_loop().create_future()
-        clean = True if version is MQTTProtocolVersion.MQTTv311 else None
-        client = paho.Client(
-            CallbackAPIVersion.VERSION2, protocol=version, clean_session=clean, reconnect_on_failure=False
-        )
-        _secure(client, self._mqtt)
-        client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
-        client.on_subscribe, client.on_publish = self._on_subscribe, self._on_publish
-        client.on_message = self._on_message
-        client.on_socket_open = _send_at_once
-        await asyncio.to_thread(client.connect, self._mqtt.host, self._mqtt.port, self._mqtt.keepalive_s)
+    async def _connect(self, version: Literal["5", "3.1.1"]) -> None:
+        self.version, self._lost, self._ready = version, False, self._loop.create_future()
+        client = self._new_client(version)
+        try:
+            await asyncio.to_thread(client.connect, self._mqtt.host, self._mqtt.port, self._mqtt.keepalive_s)
+        except ssl.SSLError as error:
+            raise ClientError(f"no TLS with {self._where} ({error.reason}): check the port and mqtt.tls") from None
+        except OSError as error:
+            raise ClientError(
+                f"no broker answers at {self._where} ({error.strerror or error}): "
+                "start one, or name another with --config or --broker"
+            ) from None
         client.loop_start()
         try:
             async with asyncio.timeout(_ANSWER_S):
                 await self._ready
-        except (ClientError, TimeoutError) as error:
-            client.disconnect()
-            await asyncio.to_thread(client.loop_stop)
-            raise ClientError(str(error) or "no answer to CONNECT") from None
+        except BaseException as error:
+            await _close(client)
+            if isinstance(error, TimeoutError):
+                raise self._no_mqtt("no answer to CONNECT") from None
+            raise
+        self._client = client
+
+    def _new_client(self, version: str) -> paho.Client:
+        client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            protocol=_VERSIONS[version],
+            clean_session=True if version == "3.1.1" else None,
+            reconnect_on_failure=False,
+        )
+        if self._mqtt.username is not None:
+            client.username_pw_set(self._mqtt.username, security.read_password(self._mqtt))
+        if self._mqtt.tls is not None:
+            client.tls_set_context(security.tls_context(self._mqtt.tls))
+        client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
+        client.on_subscribe, client.on_publish = self._on_subscribe, self._on_publish
+        client.on_message = self._on_message
+        client.on_socket_open = _send_at_once
         return client
+
+    def _loss(self) -> ClientError:
+        return ClientError(
+            f"the connection to the broker at {self._where} was lost: try again; a job under the same id is not run twice"
+        )
+
+    def _no_mqtt(self, reason: str) -> _UnansweredError:
+        return _UnansweredError(
+            f"what listens at {self._where} does not answer as an MQTT broker ({reason}): check the port, mqtt.protocol"
+            " and whether it wants TLS"
+        )
+
+    def _refusal(self, reason: ReasonCode) -> ClientError:
+        if reason == "Unsupported protocol version":
+            return self._no_mqtt(str(reason))
+        if reason in ("Not authorized", "Bad user name or password"):
+            return ClientError(
+                f"the broker at {self._where} refuses the login ({reason}): check mqtt.username and its password"
+            )
+        return ClientError(f"the broker at {self._where} refuses the connection ({reason}): see its log")
 
     # The callbacks run on paho's thread, and pass on to the loop's what they hear.
 
@@ -170,41 +259,47 @@ class Client:
         self, client: paho.Client, _d: object, _f: object, reason: ReasonCode, _p: Properties | None
     ) -> None:
         if reason.is_failure:
-            self._loop.call_soon_threadsafe(self._settle, str(reason))
+            self._loop.call_soon_threadsafe(self._settle, self._refusal(reason))
         else:
             client.subscribe([(f"{self._topics.results(self._name, '+')}/+", 1), (self._topics.status, 1)])
 
     def _on_subscribe(self, _c: object, _d: object, _m: int, reasons: list[ReasonCode], _p: Properties | None) -> None:
-        refused = any(reason.is_failure for reason in reasons)
-        self._loop.call_soon_threadsafe(self._settle, "the broker refused the subscription" if refused else None)
+        refusal = None
+        if any(reason.is_failure for reason in reasons):
+            refusal = ClientError(f"the broker does not let {self._name} read its answers: allow it in the broker's ACL")
+        self._loop.call_soon_threadsafe(self._settle, refusal)
 
     def _on_disconnect(self, _c: object, _d: object, _f: object, reason: ReasonCode, _p: Properties | None) -> None:
-        self._loop.call_soon_threadsafe(self._lost, f"the connection was closed: {reason}")
+        self._loop.call_soon_threadsafe(self._lose, str(reason))
 
-    def _on_publish(self, _c: object, _d: object, mid: int, _r: ReasonCode, _p: Properties) -> None:
-        self._loop.call_soon_threadsafe(self._published, mid)
+    def _on_publish(self, _c: object, _d: object, mid: int, reason: ReasonCode, _p: Properties) -> None:
+        self._loop.call_soon_threadsafe(self._published, mid, str(reason) if reason.is_failure else None)
 
     def _on_message(self, _c: object, _d: object, message: paho.MQTTMessage) -> None:
         self._loop.call_soon_threadsafe(self._take, message.topic, bytes(message.payload))
 
-    def _lost(self, reason: str) -> None:
-        self._settle(reason)
-        for events in self._jobs.values():
-            events.put_nowait(None)
-
-    def _settle(self, problem: str | None) -> None:
+    def _settle(self, problem: ClientError | None) -> None:
         if self._ready.done():
             return
         if problem is None:
             self._ready.set_result(None)
         else:
-            self._ready.set_exception(ClientError(problem))
+            self._ready.set_exception(problem)
 
-    def _published(self, mid: int) -> None:
-        # The broker's word can come before `publish` has returned and told the number.
-        future = self._acknowledged.setdefault(mid, asyncio.get_running_loop().create_future())
-        if not future.done():
-            future.set_result(None)
+    def _lose(self, reason: str) -> None:
+        """Take note that the connection is over, and wake everybody who waits for something to come over it."""
+        self._settle(self._no_mqtt(f"the connection was closed: {reason}"))
+        self._lost = True
+        for events in self._jobs.values():
+            events.put_nowait(None)
+        for mid in self._unacknowledged:
+            self._published(mid, None)
+        self._online.set()
+
+    def _published(self, mid: int, refusal: str | None) -> None:
+        acknowledged = self._unacknowledged.get(mid)  # None for a request that nobody waits for any more
+        if acknowledged is not None and not acknowledged.done():
+            acknowledged.set_result(refusal)
 
     def _take(self, topic: str, payload: bytes) -> None:
         if topic == self._topics.status:
@@ -217,20 +312,11 @@ class Client:
             self._jobs[job_id].put_nowait(Event(kind, json.loads(payload)))  # type: ignore[arg-type]
 
 
+async def _close(client: paho.Client) -> None:
+    client.disconnect()
+    await asyncio.to_thread(client.loop_stop)
+
+
 def _send_at_once(_c: object, _d: object, sock: Any) -> None:  # noqa: ANN401  paho names its type for type checkers alone
     """Turn Nagle's algorithm off: a request after an acknowledgement would wait 40 ms for the broker's."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def _secure(client: paho.Client, mqtt: Mqtt) -> None:
-    """Give a paho client the credentials and the TLS of the settings."""
-    password = mqtt.password.get_secret_value() if mqtt.password else None
-    if mqtt.password_file is not None:
-        password = mqtt.password_file.read_text(encoding="utf-8").partition("\n")[0]
-    if mqtt.username is not None:
-        client.username_pw_set(mqtt.username, password)
-    if mqtt.tls is not None:
-        context = ssl.create_default_context(cafile=mqtt.tls.ca_file)
-        if mqtt.tls.cert_file is not None:
-            context.load_cert_chain(mqtt.tls.cert_file, mqtt.tls.key_file)
-        client.tls_set_context(context)
