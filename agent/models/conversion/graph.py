@@ -2,8 +2,10 @@
 
 Node for node what onnxruntime-genai's model builder 0.18 makes for the CPU with ``-p int4 algo_config=k_quant_mixed``:
 fused query-key-value projection, GroupQueryAttention with rotary embedding and KV cache inside, MatMulNBits at accuracy
-level 4 (int8 arithmetic, the fast kernels). Two things differ: names, and the embedding table, which is named twice
-over the same bytes where the builder reshapes a copy of it when the model is loaded.
+level 4 (int8 arithmetic, the fast kernels). Three things differ: names; the embedding table, which is named twice over
+the same bytes where the builder reshapes a copy of it when the model is loaded; and the logits, which are those of the
+last token alone (a prompt's time to the first token is a fifth shorter; onnxruntime-genai's Generator, which the worker
+drives, reads no others, but its Engine wants them all).
 """
 
 from __future__ import annotations
