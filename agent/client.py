@@ -28,7 +28,7 @@ from agent.settings import Mqtt
 # A broker that takes longer to answer is of no use to somebody who waits.
 _ANSWER_S = 10.0
 _VERSIONS = {"5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersion.MQTTv311}
-_ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([^\s\[\]:/@]+))(?::([0-9]{1,5}))?\Z")
+_ADDRESS = re.compile(r"(?:\[([\w:.%]+)\]|([^\s\[\]:/@]+))(?::([0-9]{1,5}))?\Z")
 _PORT = 1883
 
 
@@ -84,7 +84,7 @@ class Client:
         self._jobs: dict[str, asyncio.Queue[Event | None]] = {}
         self._status = ""
         self._online = asyncio.Event()
-        # Requests by their packet identifier; the result is what is wrong, if anything is.
+        # Requests by their packet identifier; the result is the broker's reason to refuse it, if it does.
         self._unacknowledged: dict[int, asyncio.Future[str | None]] = {}
         self._lost = False
         self._client: paho.Client | None = None
@@ -117,8 +117,9 @@ class Client:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._client is not None, "enter the client first"  # noqa: S101
-        await _close(self._client)
+        client, self._client = self._client, None
+        assert client is not None, "enter the client first"  # noqa: S101
+        await _close(client)
 
     async def ask(self, request: Mapping[str, object]) -> AsyncIterator[Event]:
         """Publish a text job and yield what comes back; the final is last.
@@ -188,10 +189,8 @@ class Client:
             raise ClientError("the broker did not acknowledge the request: is it still running?") from None
         finally:
             del self._unacknowledged[sent.mid]
-        if self._lost:
-            raise self._loss()
         if refusal is not None:
-            raise ClientError(f"the broker refuses what is published on {topic} ({refusal}): allow it in the broker's ACL")
+            raise ClientError(f"the broker refuses requests on {topic} ({refusal}): see its log and its ACL")
 
     async def _connect(self, version: Literal["5", "3.1.1"]) -> None:
         self.version, self._lost, self._ready = version, False, self._loop.create_future()
@@ -211,6 +210,7 @@ class Client:
                 await self._ready
         except BaseException as error:
             await _close(client)
+            del client
             if isinstance(error, TimeoutError):
                 raise self._no_mqtt("no answer to CONNECT") from None
             raise
@@ -235,7 +235,7 @@ class Client:
 
     def _loss(self) -> ClientError:
         return ClientError(
-            f"the connection to the broker at {self._where} was lost: try again; a job under the same id is not run twice"
+            f"the connection to the broker at {self._where} was lost: try again; under the same id no job is run twice"
         )
 
     def _no_mqtt(self, reason: str) -> _UnansweredError:
@@ -266,7 +266,7 @@ class Client:
     def _on_subscribe(self, _c: object, _d: object, _m: int, reasons: list[ReasonCode], _p: Properties | None) -> None:
         refusal = None
         if any(reason.is_failure for reason in reasons):
-            refusal = ClientError(f"the broker does not let {self._name} read its answers: allow it in the broker's ACL")
+            refusal = ClientError(f"the broker does not let {self._name} read its answers: see its log and its ACL")
         self._loop.call_soon_threadsafe(self._settle, refusal)
 
     def _on_disconnect(self, _c: object, _d: object, _f: object, reason: ReasonCode, _p: Properties | None) -> None:
@@ -292,8 +292,9 @@ class Client:
         self._lost = True
         for events in self._jobs.values():
             events.put_nowait(None)
-        for mid in self._unacknowledged:
-            self._published(mid, None)
+        for acknowledged in self._unacknowledged.values():
+            if not acknowledged.done():
+                acknowledged.set_exception(self._loss())
         self._online.set()
 
     def _published(self, mid: int, refusal: str | None) -> None:
@@ -313,6 +314,7 @@ class Client:
 
 
 async def _close(client: paho.Client) -> None:
+    """End a connection. paho closes the last of its sockets when it is collected: nobody should keep it after this."""
     client.disconnect()
     await asyncio.to_thread(client.loop_stop)
 

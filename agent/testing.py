@@ -1,69 +1,11 @@
-"""Stand-ins behind the real protocols, for tests that need rare timing to be exact. Nothing else uses them."""
+"""An engine behind the real protocol that does as it is told: for tests of rare timing, and the bench's fake box."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Sequence
 
-from agent.bus import Delivery
 from agent.contract.events import Usage
 from agent.contract.jobs import Job, Key
-from agent.contract.messages import Outgoing
 from agent.engines.base import Done, EngineLost, Event, Health, Started, Text
-
-
-class FakeClock:
-    """A clock that stands still until it is moved."""
-
-    def __init__(self, now: float = 1000.0) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        """Return the time, in seconds."""
-        return self.now
-
-
-@dataclass
-class FakeBus:
-    """A bus without a broker: it keeps what is published, and acknowledges at once while it is connected."""
-
-    receive: Callable[[Delivery], None]
-    on_connected: Callable[[], None] = lambda: None
-    connected: bool = True
-    congested: bool = False
-    max_packet: int | None = None
-    sent: list[Outgoing] = field(default_factory=list)
-    delivered: list[Outgoing] = field(default_factory=list)
-    closed: bool = False
-    _open: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def send(self, out: Outgoing) -> bool:
-        """Keep a best-effort message, if connected."""
-        if self.connected and not self.congested:
-            self.sent.append(out)
-            return True
-        return False
-
-    async def deliver(self, out: Outgoing) -> None:
-        """Keep a message, once connected."""
-        while not self.connected:
-            self._open.clear()
-            await self._open.wait()
-        self.delivered.append(out)
-
-    def reconnect(self) -> None:
-        """Let waiting deliveries go out."""
-        self.connected = True
-        self._open.set()
-        self.on_connected()
-
-    async def run(self) -> None:
-        """Be connected for ever."""
-        self.on_connected()
-        await asyncio.Event().wait()
-
-    async def close(self) -> None:
-        """Take note."""
-        self.closed = True
 
 
 class Attempt:
@@ -105,6 +47,8 @@ class Attempt:
 
 class FakeEngine:
     """An engine that does as the test says, or, with ``words``, answers every job with those at once."""
+
+    resident_bytes = 0
 
     def __init__(self, slots: int = 2, words: Sequence[str] | None = None) -> None:
         self.slots = slots

@@ -18,15 +18,16 @@ _ROOMS = {
     "agent": "",
     "agent.backoff": "",
     "agent.contract": "",
+    "agent.errors": "",
     "agent.logs": "",
     "agent.metrics": "",
     "agent.progress": "",
     "agent.settings": "",
     "agent.keys": "settings",
-    "agent.layers": "keys settings",
-    "agent.client": "contract settings",
-    "agent.bus": "backoff contract settings",
-    "agent.spool": "contract",
+    "agent.layers": "errors keys settings",
+    "agent.bus": "backoff contract errors settings",
+    "agent.client": "bus contract errors settings",
+    "agent.spool": "contract errors",
     "agent.admission": "contract",
     "agent.placement": "contract",
     "agent.publisher": "contract",
@@ -35,18 +36,18 @@ _ROOMS = {
     "agent.engines.wire": "contract",
     "agent.engines.worker": "contract engines.wire",
     "agent.engines.child": "engines.wire",
-    "agent.engines.local": "backoff contract engines.base engines.child engines.wire",
+    "agent.engines.local": "backoff contract engines.base engines.child engines.wire metrics",
     "agent.models.conversion": "",
-    "agent.models": "settings",
+    "agent.models": "errors settings",
     "agent.course": "admission contract engines.base placement publisher",
     "agent.dispatcher": "admission contract course engines.base placement publisher",
     "agent.outbox": "bus contract publisher spool",
     "agent.intake": "admission bus contract dispatcher metrics outbox spool",
     "agent.status": "contract dispatcher engines.base metrics settings",
-    "agent.testing": "bus contract engines.base",
+    "agent.testing": "contract engines.base",
     "agent.service": "admission backoff bus contract dispatcher engines.base engines.local intake logs metrics"
     " models outbox placement publisher settings spool status",
-    "agent.demo": "client layers models settings",
+    "agent.demo": "client errors layers models settings",
     "agent.bench": "*",
     "agent.cli": "*",
 }
@@ -122,3 +123,9 @@ def test_the_daemon_loads_nothing_that_its_worker_is_for() -> None:
     report = "import sys, agent.service; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     loaded = subprocess.run([sys.executable, "-c", report], check=True, capture_output=True, text=True).stdout.split()
     assert {"gguf", "numpy", "onnxruntime", "onnxruntime_genai", "yaml"} & {*loaded} == set()
+
+
+def test_the_command_line_loads_what_a_command_needs_when_it_runs() -> None:
+    report = "import sys, agent.cli; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    loaded = subprocess.run([sys.executable, "-c", report], check=True, capture_output=True, text=True).stdout.split()
+    assert {"asyncio", "paho", "pydantic", "sqlite3", "structlog", "yaml"} & {*loaded} == set()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, Literal
 
+from agent.bench import ROWS
 from agent.bench.rig import Box, Messages, Rig, children, cpu_seconds
 from agent.client import Client
 from agent.metrics import resident_bytes
@@ -125,8 +126,16 @@ async def short_job(rig: Rig) -> list[Row]:
             "x",
             2.5,
             "at most",
-            f"{median(beside) * 1000:.0f} against {median(alone) * 1000:.0f} ms; it ended after "
-            f"{max(ends):.0%} of the long one's time at most",
+            f"{median(beside) * 1000:.0f} against {median(alone) * 1000:.0f} ms, {_REPEATS} times",
+        ),
+        # It must not wait for the long one's end: a box that ran jobs one after another would show 1.
+        Row(
+            "the same 20-token job: its end, as a share of the 400-token job's time",
+            max(ends),
+            "x",
+            0.9,
+            "at most",
+            f"the latest of {_REPEATS}",
         ),
     ]
 
@@ -228,11 +237,6 @@ async def _many(box: Box, name: str, count: int, at_once: int) -> None:
         await asyncio.gather(*(device() for _ in range(at_once)))
 
 
-MEASURES: dict[str, Callable[[Rig], Awaitable[list[Row]]]] = {
-    "decode": decode,
-    "short-job": short_job,
-    "prefix": prefix,
-    "stall": stall,
-    "footprint": footprint,
-    "throughput": throughput,
-}
+MEASURES: dict[str, Callable[[Rig], Awaitable[list[Row]]]] = dict(
+    zip(ROWS, (decode, short_job, prefix, stall, footprint, throughput), strict=True)
+)

@@ -66,9 +66,10 @@ class Rig:
                 mqtt = Mqtt(host=launch.address.host, port=launch.address.port, protocol=launch.address.protocol)
                 config = self._configure(folder, mqtt)
                 edge_slm = Path(sysconfig.get_path("scripts")) / "edge-slm"
-                command: Sequence[str | Path] = (
-                    (sys.executable, "-m", *program, str(config)) if program else (edge_slm, "run", "--config", config)
-                )
+                command: Sequence[str | Path] = (edge_slm, "run", "--config", config)
+                if program:
+                    # -P: a folder that the user happens to be in must not shadow a package.
+                    command = (sys.executable, "-P", "-m", *program, config)
                 agent = await Child.start("the agent", command, folder / "agent.log")
                 try:
                     async with Client(mqtt, _NODE, "waiter") as waiter:
@@ -81,7 +82,6 @@ class Rig:
 
     async def bare(self, prompts: Sequence[Messages], max_tokens: int) -> list[dict[str, Any]]:
         """Run prompts through the bare loop, in a process of its own."""
-        # -P: a folder that the user happens to be in must not shadow a package.
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", "agent.engines.worker.bare", str(self.model)),
             stdin=asyncio.subprocess.PIPE,

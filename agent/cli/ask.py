@@ -8,50 +8,32 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from agent.client import Client, ClientError
-from agent.demo.brokers import parse
+from agent.client import Client, ClientError, host_and_port
+from agent.contract.topics import is_identifier
+from agent.errors import UsageError
 from agent.layers import load
 from agent.settings import Settings
 
-# The {client} level that the command line asks under, so that `cancel` finds what `ask` began.
+# The {client} level of whoever has no login that could be one.
 _NAME = "cli"
 # The retained status comes with the subscription; a box that is not online by then will not answer a person.
 _ONLINE_S = 3.0
 
 
-def add_to(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", configured: argparse.ArgumentParser
-) -> None:
-    """Add the two commands."""
-    to_box = argparse.ArgumentParser(add_help=False, parents=[configured])
-    to_box.add_argument("--broker", metavar="HOST[:PORT]", help="where the broker is; by default as configured")
-    to_box.add_argument("--node", metavar="ID", help="which box; by default the configured device.id")
-
-    ask = commands.add_parser("ask", parents=[to_box], help="ask a box, and print its words as they come")
-    ask.add_argument("text", nargs="?", help="the prompt; read from standard input if it is left out or `-`")
-    ask.add_argument("--system", metavar="TEXT", help="a system message before the prompt")
-    ask.add_argument("--max-tokens", type=int, metavar="N")
-    ask.add_argument("--temperature", type=float, metavar="T")
-    ask.add_argument("--seed", type=int, metavar="N")
-    ask.add_argument("--stop", action="append", metavar="TEXT", help="end before this text; may be repeated")
-    ask.add_argument("--deadline", type=float, metavar="SECONDS", dest="deadline_s")
-    ask.add_argument("--id", metavar="ID", help="the job's id; by default a new one")
-    ask.add_argument("--json", action="store_true", help="print each event as a line of JSON")
-    ask.set_defaults(command=_ask)
-
-    cancel = commands.add_parser("cancel", parents=[to_box], help="end a job that `ask` began")
-    cancel.add_argument("id", help="the job's id")
-    cancel.set_defaults(command=_cancel)
-
-
 def request_of(args: argparse.Namespace) -> dict[str, Any]:
-    """Build the contract's request from the arguments."""
+    """Build the contract's request from the arguments.
+
+    Raises:
+        UsageError: there is no prompt, or the id is none.
+
+    """
+    job_id = secrets.token_hex(8) if args.id is None else _checked(args.id)
     text = args.text
     if text in (None, "-"):
         text = sys.stdin.read().strip()
     if not text:
-        raise ClientError('there is nothing to ask: give a prompt, as in `edge-slm ask "What is MQTT?"`')
-    request: dict[str, Any] = {"id": args.id or secrets.token_hex(8)}
+        raise UsageError('there is nothing to ask: give a prompt, as in `edge-slm ask "What is MQTT?"`')
+    request: dict[str, Any] = {"id": job_id}
     if args.system is None:
         request["prompt"] = text
     else:
@@ -63,24 +45,38 @@ def request_of(args: argparse.Namespace) -> dict[str, Any]:
     return request
 
 
+def _checked(job_id: str) -> str:
+    # The box cannot answer under a name that is no topic level, and whoever waits would wait for ever.
+    if not is_identifier(job_id):
+        raise UsageError(f"{job_id!r} cannot be a job's id: take 1 to 64 letters, digits, `_` and `-`")
+    return job_id
+
+
+def _client(settings: Settings) -> Client:
+    """Return a device under the login's name, as a broker's ACL may ask, and `cancel` finds what `ask` began."""
+    login = settings.mqtt.username or ""
+    return Client(settings.mqtt, settings.device.id, login if is_identifier(login) else _NAME)
+
+
 def _settings(args: argparse.Namespace) -> Settings:
     overrides = list(args.set)
     if args.broker is not None:
-        address = parse(args.broker)
-        overrides += [f"mqtt.host={address.host}", f"mqtt.port={address.port}"]
+        host, port = host_and_port(args.broker)
+        overrides += [f"mqtt.host={json.dumps(host)}", f"mqtt.port={port}"]
     if args.node is not None:
         overrides.append(f"device.id={args.node}")
     return load(args.config, overrides).settings
 
 
-def _ask(args: argparse.Namespace) -> int:
+def ask(args: argparse.Namespace) -> int:
+    """Ask, and print the answer."""
     settings, request = _settings(args), request_of(args)
     return asyncio.run(_stream(settings, request, as_json=args.json))
 
 
 async def _stream(settings: Settings, request: Mapping[str, Any], *, as_json: bool) -> int:
     answer = Answer()
-    async with Client(settings.mqtt, settings.device.id, _NAME) as client:
+    async with _client(settings) as client:
         await client.online(_ONLINE_S)
         try:
             async for event in client.ask(request):
@@ -137,12 +133,13 @@ class Answer:
         return f"\n{text}\n"
 
 
-def _cancel(args: argparse.Namespace) -> int:
-    settings = _settings(args)
+def cancel(args: argparse.Namespace) -> int:
+    """Ask for a job's end."""
+    settings, job_id = _settings(args), _checked(args.id)
 
-    async def cancel() -> None:
-        async with Client(settings.mqtt, settings.device.id, _NAME) as client:
-            await client.cancel(args.id)
+    async def send() -> None:
+        async with _client(settings) as client:
+            await client.cancel(job_id)
 
-    asyncio.run(cancel())
+    asyncio.run(send())
     return 0

@@ -22,7 +22,7 @@ class Code(StrEnum):
     INTERNAL = "internal"
 
 
-# Codes for which the same request may well succeed later, as it stands.
+# Codes for which the same request may well succeed later, under a new id: the old one has its answer.
 _RETRYABLE = frozenset(
     {
         Code.QUEUE_FULL,

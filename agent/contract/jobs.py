@@ -19,9 +19,9 @@ class Key(NamedTuple):
 
 
 class _Strict(BaseModel):
-    """No coercion, no unknown field, no NaN: what a client sent is what it meant."""
+    """No coercion, no unknown field, no NaN: what a client sent is what it meant. No error shows what was sent."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class ImageUrl(_Strict):
@@ -52,7 +52,7 @@ class Message(_Strict):
     """One turn of a conversation, as in OpenAI's chat completions."""
 
     role: Role
-    content: Text | Annotated[list[Part], Field(min_length=1)]
+    content: Text | Annotated[list[Part], Field(fail_fast=True, min_length=1, max_length=256)]
 
     @property
     def text(self) -> str:
@@ -93,7 +93,9 @@ class Sampling(_Strict):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
-    stop: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=256)], ...], Field(max_length=8)] = ()
+    stop: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=256)], ...], Field(fail_fast=True, max_length=8)
+    ] = ()
 
 
 class Reply(_Strict):
@@ -102,7 +104,7 @@ class Reply(_Strict):
     Attributes:
         topic: an MQTT 5 response topic that passed the guard, or None for the default topics.
         correlation: MQTT 5 correlation data as it came, in hexadecimal.
-        notice: why a response topic that was asked for is not used.
+        notice: what of it was asked for and is not done, such as a response topic that is not used.
 
     """
 

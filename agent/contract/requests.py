@@ -4,45 +4,46 @@ Nothing here raises: whatever arrives, the answer is a value. A refusal always h
 under: the one that was sent, if it can be read from what was sent, else a new one.
 """
 
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Self
+from typing import Any
 
-from pydantic import Field, ValidationError, model_validator
-from pydantic_core import PydanticCustomError, from_json
+from pydantic_core import from_json
 
+from agent.contract.body import Body, read_body
 from agent.contract.errors import Code, JobError
-from agent.contract.jobs import (
-    ImagePart,
-    ImageUrl,
-    Job,
-    Key,
-    Message,
-    Policy,
-    Priority,
-    Reply,
-    ResponseFormat,
-    Sampling,
-    Text,
-    TextPart,
-)
+from agent.contract.jobs import Job, Key, Reply, Sampling
 from agent.contract.messages import Inbound
 from agent.contract.topics import Kind, Route, Topics, is_identifier
 
 # What a raw payload may say in MQTT 5 user properties. Others are not ours: bridges and brokers add their own.
-_PROPERTIES = ("prompt", "model", "max_tokens", "priority", "placement", "stream")
-_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG"
-# Enough of an oversize object to find an id that its sender put first.
-_ID_FIRST = re.compile(rb'\s*\{\s*"id"\s*:\s*"([A-Za-z0-9_-]{1,64})"')
-# A conversation longer than this is a mistake or an attack; every turn costs memory before the model sees it.
-_MAX_MESSAGES = 1000
+_PROPERTIES = ("model", "max_tokens", "priority", "placement", "stream")
+_FRAME = (b"\xff\xd8\xff", b"\x89PNG")  # JPEG, PNG
+_BOM = b"\xef\xbb\xbf"
+# `bytes.lstrip` would copy the payload to look at one character; `*+` does not go back over a megabyte of spaces.
+_OBJECT = re.compile(rb"\s*+\{")
+# An id that its sender put first, which can be found whatever follows, in an oversize payload too.
+_ID_FIRST = re.compile(rb'(?:\xef\xbb\xbf)?\s*+\{\s*+"id"\s*+:\s*+"([A-Za-z0-9_-]{1,64})"')
+_FIRST_BYTES = 256
+# Of an object that is broken further on, what is read a second time for its id.
+_SALVAGED_BYTES = 64 << 10
+# Correlation data goes out with every chunk, and a chunk is often one word: beyond this it would cost the link and
+# the subscribers' queues more than the answer. A UUID has 36 bytes, a W3C traceparent 55.
+_MAX_ECHO_BYTES = 256
+# Ours are shorter. Pydantic and the JSON parser word some of them, and may come to repeat what a client sent.
+_MAX_SENTENCE = 400
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The largest payloads, in bytes, that are read at all."""
+    """The largest payloads that are read at all.
+
+    Attributes:
+        text_bytes: of plain text, and of JSON on either topic.
+        image_bytes: of a raw JPEG or PNG.
+
+    """
 
     text_bytes: int
     image_bytes: int
@@ -55,66 +56,6 @@ class Refusal:
     key: Key
     reply: Reply
     error: JobError
-
-
-class _Body(Sampling):
-    """The JSON object a client may send; its fields are those of the contract and no others."""
-
-    id: str | None = None
-    prompt: Text | None = None
-    messages: Annotated[list[Message], Field(fail_fast=True, min_length=1, max_length=_MAX_MESSAGES)] | None = None
-    image: Text | None = None
-    images: Annotated[list[Text], Field(fail_fast=True, min_length=1, max_length=100)] | None = None
-    model: Text | None = None
-    response_format: ResponseFormat | None = None
-    stream: bool = True
-    priority: Priority = "normal"
-    deadline_s: Annotated[float, Field(gt=0, le=31_536_000)] | None = None
-    placement: Policy | None = None
-    private: bool = False
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_stop_is_a_list_of_one(cls, data: dict[str, Any]) -> dict[str, Any]:
-        stop = data.get("stop", ())
-        if isinstance(stop, str):
-            return {**data, "stop": (stop,)}
-        if isinstance(stop, list):
-            return {**data, "stop": tuple(stop)}
-        return {**data, "stop": ()} if stop is None else data
-
-    @model_validator(mode="after")
-    def _asks_one_thing(self) -> Self:
-        if self.prompt is not None and self.messages is not None:
-            raise PydanticCustomError("both", "give either `prompt` or `messages`, not both")
-        if self.prompt is None and self.messages is None:
-            raise PydanticCustomError("neither", "give a `prompt` or `messages`")
-        if self.images is not None and self.image is not None:
-            raise PydanticCustomError("both_images", "give either `image` or `images`, not both")
-        if self.messages is not None and (self.image or self.images):
-            raise PydanticCustomError("images", "with `messages`, put pictures into their content as image_url parts")
-        if self.response_format and (self.response_format.type == "json_schema") != bool(
-            self.response_format.json_schema
-        ):
-            raise PydanticCustomError(
-                "schema", "`json_schema` goes with response_format type `json_schema`, and only there"
-            )
-        return self
-
-    def conversation(self) -> tuple[Message, ...]:
-        """Return the turns, a bare prompt being one turn of the user."""
-        if self.messages is not None:
-            return tuple(self.messages)
-        prompt = self.prompt or ""
-        pictures = self.images or ([self.image] if self.image else [])
-        if not pictures:
-            return (Message(role="user", content=prompt),)
-        urls = [each if each.startswith("data:") else f"data:;base64,{each}" for each in pictures]
-        parts: list[TextPart | ImagePart] = [ImagePart(type="image_url", image_url=ImageUrl(url=url)) for url in urls]
-        return (Message(role="user", content=[*parts, TextPart(type="text", text=prompt)]),)
-
-
-_FIELDS = frozenset(_Body.model_fields)
 
 
 def read_request(message: Inbound, route: Route, topics: Topics, limits: Limits, new_id: str) -> Job | Refusal:
@@ -132,17 +73,21 @@ def read_request(message: Inbound, route: Route, topics: Topics, limits: Limits,
     sent_id = _id_from_correlation(message)
 
     def refuse(job_id: str, code: Code, sentence: str) -> Refusal:
-        return Refusal(Key(route.client, job_id), reply, JobError(code, sentence))
+        short = sentence if len(sentence) <= _MAX_SENTENCE else f"{sentence[:_MAX_SENTENCE]}…"
+        return Refusal(Key(route.client, job_id), reply, JobError(code, short))
 
-    limit = limits.text_bytes if route.kind is Kind.TEXT else limits.image_bytes
+    frame = route.kind is Kind.IMAGE and message.payload.startswith(_FRAME)
+    # JSON is held to the smaller bound on the image topic too: it is parsed on the event loop, and no vision model
+    # is there that its pictures could be for.
+    limit = limits.image_bytes if frame else limits.text_bytes
     if len(message.payload) > limit:
-        first = _ID_FIRST.match(message.payload)
-        job_id = first[1].decode() if first else sent_id or new_id
         size = len(message.payload)
         return refuse(
-            job_id, Code.TOO_LARGE, f"the request has {size:,} bytes, and at most {limit:,} are accepted here"
+            _first_id(message.payload) or sent_id or new_id,
+            Code.TOO_LARGE,
+            f"the request has {size:,} bytes, and at most {limit:,} are accepted here",
         )
-    if route.kind is Kind.IMAGE and message.payload.startswith((_JPEG, _PNG)):
+    if frame:
         return refuse(
             sent_id or new_id, Code.UNSUPPORTED, "this box has no vision model: send frames to a box that has one"
         )
@@ -151,11 +96,13 @@ def read_request(message: Inbound, route: Route, topics: Topics, limits: Limits,
     except ValueError as error:
         return refuse(_salvaged_id(message.payload) or sent_id or new_id, Code.BAD_REQUEST, str(error))
 
-    job_id = fields.get("id", sent_id or new_id)
-    if not isinstance(job_id, str) or not is_identifier(job_id):
+    job_id = fields.get("id")
+    if job_id is None:
+        job_id = sent_id or new_id
+    elif not isinstance(job_id, str) or not is_identifier(job_id):
         return refuse(sent_id or new_id, Code.BAD_REQUEST, "`id` must be a string of 1 to 64 of A-Z a-z 0-9 _ -")
     try:
-        body = _validated(fields)
+        body = read_body(fields, pictures_suffice=route.kind is Kind.IMAGE)
     except ValueError as error:
         return refuse(job_id, Code.BAD_REQUEST, str(error))
     return _job(body, Key(route.client, job_id), reply, message.expiry_s)
@@ -178,13 +125,20 @@ def read_cancel(message: Inbound) -> str | None:
 
 
 def _reply(message: Inbound, client: str, topics: Topics) -> Reply:
-    correlation = None if message.correlation is None else message.correlation.hex()
-    if message.response_topic is None:
-        return Reply(correlation=correlation)
-    refused = topics.refusal_of_response_topic(message.response_topic, client)
-    if refused is None:
-        return Reply(topic=message.response_topic, correlation=correlation)
-    return Reply(correlation=correlation, notice=f"the response topic was not used: {refused}")
+    topic, correlation = message.response_topic, message.correlation
+    notices = []
+    refused = None if topic is None else topics.refusal_of_response_topic(topic, client)
+    if refused is not None:
+        topic = None
+        notices.append(f"the response topic was not used: {refused}")
+    if correlation is not None and len(correlation) > _MAX_ECHO_BYTES:
+        correlation = None
+        notices.append(f"the correlation data was not echoed: it is longer than {_MAX_ECHO_BYTES} bytes")
+    return Reply(
+        topic=topic,
+        correlation=None if correlation is None else correlation.hex(),
+        notice="; ".join(notices) or None,
+    )
 
 
 def _id_from_correlation(message: Inbound) -> str | None:
@@ -194,13 +148,18 @@ def _id_from_correlation(message: Inbound) -> str | None:
     return text if is_identifier(text) else None
 
 
+def _first_id(payload: bytes) -> str | None:
+    first = _ID_FIRST.match(payload, 0, _FIRST_BYTES)
+    return first[1].decode() if first else None
+
+
 def _salvaged_id(payload: bytes) -> str | None:
     """Find the id in an object that is broken further on."""
-    first = _ID_FIRST.match(payload)
-    if first:
-        return first[1].decode()
+    first = _first_id(payload)
+    if first is not None:
+        return first
     try:
-        data = from_json(payload, allow_partial=True)
+        data = from_json(payload[:_SALVAGED_BYTES].removeprefix(_BOM), allow_partial=True)
     except ValueError:
         return None
     found = data.get("id") if isinstance(data, dict) else None
@@ -209,8 +168,8 @@ def _salvaged_id(payload: bytes) -> str | None:
 
 def _fields(message: Inbound, route: Route) -> dict[str, Any]:
     """Return the request's fields, whether it came as JSON or raw; ValueError with a sentence if neither."""
-    payload = message.payload
-    if payload.lstrip()[:1] == b"{":
+    payload = message.payload.removeprefix(_BOM)  # no copy is made where there is none
+    if _OBJECT.match(payload):
         try:
             data = from_json(payload, allow_inf_nan=False)
         except ValueError as error:
@@ -231,7 +190,7 @@ def _fields(message: Inbound, route: Route) -> dict[str, Any]:
 def _from_properties(properties: Mapping[str, str]) -> dict[str, Any]:
     """Read the user properties that are ours; what they spell is checked with the rest."""
     found: dict[str, Any] = {}
-    for name in _PROPERTIES[1:]:
+    for name in _PROPERTIES:
         if name not in properties:
             continue
         text = properties[name]
@@ -244,33 +203,7 @@ def _from_properties(properties: Mapping[str, str]) -> dict[str, Any]:
     return found
 
 
-def _validated(fields: dict[str, Any]) -> _Body:
-    # Unknown names are looked for by hand, first: pydantic would gather an error for each of a million.
-    unknown = next((name for name in fields if name not in _FIELDS), None)
-    if unknown is not None:
-        near = difflib.get_close_matches(unknown[:64], _FIELDS, n=1)
-        hint = f"; did you mean `{near[0]}`?" if near else f"; known are {', '.join(sorted(_FIELDS))}"
-        raise ValueError(f"unknown field `{unknown[:64]}`{hint}")
-    try:
-        return _Body.model_validate(fields)
-    except ValidationError as error:
-        raise ValueError(_sentence(error)) from None
-
-
-def _sentence(error: ValidationError) -> str:
-    """Turn pydantic's findings into one sentence, about the most deeply placed one."""
-    first = max(error.errors(include_url=False, include_context=False), key=lambda each: len(each["loc"]))
-    place = ".".join(str(step) for step in first["loc"] if not _is_tag(step))
-    message = first["msg"][:1].lower() + first["msg"][1:]
-    return f"`{place}`: {message}" if place else message
-
-
-def _is_tag(step: object) -> bool:
-    """Tell the names of union members, which pydantic mixes into a location, from fields and indexes."""
-    return isinstance(step, str) and (step == "str" or "[" in step or "-" in step)
-
-
-def _job(body: _Body, key: Key, reply: Reply, expiry_s: int | None) -> Job:
+def _job(body: Body, key: Key, reply: Reply, expiry_s: int | None) -> Job:
     bounds = [each for each in (body.deadline_s, expiry_s) if each is not None]
     return Job(
         client=key.client,

@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from agent.client import Client
+from agent.client import Client, host_and_port
 from agent.demo import brokers
 from agent.demo.brokers import Address
 from agent.demo.children import Child, DemoError, while_alive
@@ -108,7 +108,7 @@ class _Demo:
             # What is entered last is left first: the agent, which drains, then the device, then the broker.
             children = []
             if broker is not None:
-                address = brokers.parse(broker)
+                address = Address(*host_and_port(broker))
                 print(f"Broker  {address.host}:{address.port}, as told", flush=True)
             else:
                 launch = brokers.choose(self._folder)
@@ -131,7 +131,7 @@ class _Demo:
             self.answered = await while_alive(_ask(device), *children)
             if once or not self.answered:
                 return 0 if self.answered else _FAILED
-            print(invitation(self._program, self._config, settings), flush=True)
+            print(invitation(self._program, self._config, settings, device.version), flush=True)
             await while_alive(asyncio.Event().wait(), *children)
         raise AssertionError("nothing sets that event")
 
@@ -195,10 +195,10 @@ drain_s: {_DRAIN_S}
 """
 
 
-def invitation(program: Path, config: Path, settings: Settings) -> str:
-    """Write lines to paste into another terminal."""
+def invitation(program: Path, config: Path, settings: Settings, version: str) -> str:
+    """Write lines to paste into another terminal, for a broker that speaks this MQTT version."""
     mqtt = settings.mqtt
-    where = f"-h {shlex.quote(mqtt.host)} -p {mqtt.port}{' -V 5' if mqtt.protocol == '5' else ''}"
+    where = f"-h {shlex.quote(mqtt.host)} -p {mqtt.port}{' -V 5' if version == '5' else ''}"
     base = f"{mqtt.root}/{settings.device.id}"
     return f"""
 Ask more from another terminal:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Literal
 
 from agent.demo.children import Child, DemoError, while_alive
-from agent.layers import ConfigError
 
 _HOST = "127.0.0.1"
 _PORT = 1883
@@ -52,21 +51,6 @@ class Launch:
         """Write the configuration file."""
         path, text = self.config
         path.write_text(text, encoding="utf-8")
-
-
-def parse(broker: str) -> Address:
-    """Read ``HOST[:PORT]``.
-
-    Raises:
-        ConfigError: it is something else.
-
-    """
-    host, colon, port = broker.rpartition(":")
-    if not colon:
-        return Address(broker, _PORT)
-    if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
-        raise ConfigError([f"{broker} is not a broker's HOST or HOST:PORT: write it as in 192.168.1.10:1883"])
-    return Address(host.strip("[]"), int(port))
 
 
 def choose(folder: Path) -> Launch:

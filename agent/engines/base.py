@@ -49,8 +49,8 @@ class Health:
         model: the model's name.
         provider: the execution provider in use, such as ``cpu``.
         context: the model's window in tokens, 0 while unknown.
-        detail: one sentence on what is wrong, if anything is.
-        resident_bytes: memory of the engine's process, 0 while unknown.
+        detail: one sentence on what is wrong, if anything is. Every client may read it, so it has no words of a job
+            and no paths in it.
 
     """
 
@@ -70,6 +70,10 @@ class Engine(Protocol):
     @property
     def health(self) -> Health:
         """How the engine is now."""
+
+    @property
+    def resident_bytes(self) -> int:
+        """Memory of the engine's process, 0 while it has none."""
 
     async def changed(self) -> Health:
         """Wait for the next change of state, and return the health after it."""

@@ -6,7 +6,6 @@ import signal
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Self, cast
 
 import structlog
@@ -66,20 +65,15 @@ class Child(asyncio.SubprocessProtocol):
         return self._pid
 
     @property
-    def resident_bytes(self) -> int:
-        """Memory it has in use, 0 once it is gone."""
-        with suppress(OSError):
-            for line in Path(f"/proc/{self.pid}/status").read_text(encoding="utf-8").splitlines():
-                if line.startswith("VmRSS:"):
-                    return int(line.split()[1]) << 10
-        return 0
+    def fate(self) -> str:
+        """How it ended."""
+        code = self._process.get_returncode() or 0
+        return f"signal {-code}, {signal.strsignal(-code)}" if code < 0 else f"exit code {code}"
 
     @property
-    def fate(self) -> str:
-        """How it ended, and the last that it printed."""
-        code = self._process.get_returncode() or 0
-        how = f"signal {-code}, {signal.strsignal(-code)}" if code < 0 else f"exit code {code}"
-        return f"{how}, having printed: {self._lines[-1]}" if self._lines else how
+    def last_line(self) -> str | None:
+        """The last that it printed. Once it has had a job, that may hold words of it: it is for nobody to see."""
+        return self._lines[-1] if self._lines else None
 
     def tell(self, message: Message) -> None:
         """Put a small message on its way, without waiting. To a process that is gone, it is lost."""
@@ -125,7 +119,9 @@ class Child(asyncio.SubprocessProtocol):
                 for message in self._decoder.feed(data):
                     self._heard(message)
             except WireError as error:
-                self.fault = f"the inference process does not speak our frames: {error}"
+                # What it said instead may be words of a job, and the fault is told to everybody.
+                _log.debug("worker.misspoke", pid=self.pid, error=str(error))
+                self.fault = "it does not speak our frames"
                 self.kill()
 
     def _note(self, line: bytes) -> None:

@@ -22,6 +22,7 @@ from agent.contract.jobs import Job, ResponseFormat
 from agent.engines import wire
 from agent.engines.base import Done, EngineLost, Event, Health, Started, Text
 from agent.engines.child import Child
+from agent.metrics import resident_bytes
 
 _log = structlog.get_logger(__name__)
 
@@ -85,12 +86,17 @@ class LocalEngine:
     @property
     def health(self) -> Health:
         """How the engine is now."""
-        return replace(self._health, resident_bytes=self._child.resident_bytes if self._child else 0)
+        return self._health
+
+    @property
+    def resident_bytes(self) -> int:
+        """Memory that the worker has in use, 0 while there is none."""
+        return resident_bytes(self._child.pid) if self._child else 0
 
     async def changed(self) -> Health:
         """Wait for the next change of state, and return the health after it."""
         await self._changed.wait()
-        return self.health
+        return self._health
 
     async def serve(self) -> None:
         """Keep a worker alive until cancelled; then end it."""
@@ -141,7 +147,7 @@ class LocalEngine:
         try:
             child = await Child.start(self._command, self._hear)
         except OSError as error:
-            return f"the inference process cannot be started ({error})"
+            return f"the inference process cannot be started ({error.strerror})"
         self._child = child
         try:
             while not child.gone.done():
@@ -154,8 +160,12 @@ class LocalEngine:
             for told in self._jobs.values():
                 told.put_nowait(None)
         reason = self._said or child.fault
-        if reason is None and self._health.state != "ready":
-            return f"the inference process ended while it loaded the model ({child.fate}); see `edge-slm doctor`"
+        if self._health.state != "ready":
+            # It has read no job yet, so that there is none to be betrayed by what a library printed.
+            _log.warning("engine.load_failed", fate=child.fate, printed=child.last_line)
+            reason = (
+                reason or f"the inference process ended while it loaded the model ({child.fate}): see the box's log"
+            )
         return reason or child.fate
 
     def _hear(self, message: wire.Message) -> None:

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from agent.cli import _parser
 from agent.cli.ask import Answer, request_of
-from agent.client import ClientError
+from agent.cli.parser import parser
+from agent.errors import UsageError
 
 
 def chunk(text: str, seq: int, attempt: int = 1) -> tuple[str, dict[str, Any]]:
@@ -50,7 +50,7 @@ def test_a_failed_job_prints_no_empty_line() -> None:
 
 
 def asked(*arguments: str) -> dict[str, Any]:
-    return request_of(_parser().parse_args(["ask", "--id", "j1", *arguments]))
+    return request_of(parser().parse_args(["ask", "--id", "j1", *arguments]))
 
 
 def test_options_become_the_contracts_fields() -> None:
@@ -73,5 +73,5 @@ def test_without_a_prompt_standard_input_is_read(arguments: tuple[str, ...], mon
 
 def test_nothing_to_ask_is_an_error_that_shows_how(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
-    with pytest.raises(ClientError, match="there is nothing to ask: give a prompt"):
+    with pytest.raises(UsageError, match="there is nothing to ask: give a prompt"):
         asked()

@@ -2,12 +2,16 @@
 
 import json
 import subprocess
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from agent.cli import main
+from agent.cli.parser import parser
+from agent.errors import UsageError
 from tests.boxes import EDGE_SLM
+from tests.brokers import Broker
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[object, str, str]:
@@ -68,6 +72,56 @@ def test_an_installed_model_is_verified(capsys: pytest.CaptureFixture[str], mode
 
 def test_a_usage_error_is_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "ask", "--nonsense")[0] == 2
+
+
+@pytest.mark.parametrize("arguments", [("ask", "--id", "a b", "Hi"), ("ask", "--id", "", "Hi"), ("cancel", "a/b")])
+def test_an_id_that_could_never_be_answered_is_a_usage_error(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
+) -> None:
+    code, _, error = run(capsys, *arguments, "--broker", "127.0.0.1:1")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "cannot be a job's id: take 1 to 64 letters" in error
+
+
+def test_a_row_that_the_bench_does_not_have_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "bench", "--rows", "nope")[0] == 2
+
+
+def test_a_refused_login_is_not_called_a_missing_broker(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "passwords").touch()
+    with Broker(tmp_path, "allow_anonymous false", f"password_file {tmp_path / 'passwords'}") as broker:
+        code, _, error = run(capsys, "ask", "--broker", f"127.0.0.1:{broker.port}", "Hi")
+    assert (code, error.count("\n")) == (1, 1)
+    assert "refuses the login (Not authorized): check mqtt.username and its password" in error
+
+
+def test_the_login_is_the_client_that_asks(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "acl").write_text("pattern write slm/+/req/%u/#\n")
+    with Broker(tmp_path, f"acl_file {tmp_path / 'acl'}") as broker:
+        to_broker = ("--broker", f"127.0.0.1:{broker.port}", "--set", "mqtt.username=dev7")
+        assert run(capsys, "cancel", "j1", *to_broker) == (0, "", "")
+
+
+def test_a_login_that_is_no_identifier_asks_as_cli(capsys: pytest.CaptureFixture[str], broker: Broker) -> None:
+    assert run(capsys, "cancel", "j1", "--broker", f"127.0.0.1:{broker.port}", "--set", "mqtt.username=a@b")[0] == 0
+    assert "/req/cli/cancel" in broker.log
+
+
+@pytest.mark.parametrize("arguments", [("--debug", "ask", "--id", "a b", "x"), ("ask", "--debug", "--id", "a b", "x")])
+def test_debug_shows_the_traceback_wherever_it_stands(arguments: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError):
+        main(arguments)
+
+
+@pytest.mark.parametrize("command", ["run", "demo", "ask", "cancel j1", "models list", "config show", "bench"])
+def test_every_command_takes_debug(command: str) -> None:
+    assert parser().parse_args([*command.split(), "--debug"]).debug
+
+
+@pytest.mark.parametrize("command", ["run", "demo", "ask", "cancel j1", "models list", "config show", "bench"])
+def test_every_command_names_a_function(command: str) -> None:
+    module, _, function = parser().parse_args(command.split()).command.partition(":")
+    assert callable(getattr(import_module(f"agent.cli.{module}"), function))
 
 
 def test_the_installed_command_tells_its_version() -> None:

@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from agent.contract.body import Body
 from agent.contract.errors import Code
-from agent.contract.jobs import Job, Key, Message
+from agent.contract.jobs import ImagePart, ImageUrl, Job, Key, Message, Reply, TextPart
 from agent.contract.messages import Inbound
 from agent.contract.requests import Limits, Refusal, read_cancel, read_request
 from agent.contract.topics import Kind, Route, Topics, is_identifier
@@ -16,6 +18,7 @@ from agent.contract.topics import Kind, Route, Topics, is_identifier
 TOPICS = Topics("slm", "box1")
 LIMITS = Limits(text_bytes=64_000, image_bytes=64_000)
 ROUTE = Route(Kind.TEXT, "dev7")
+PORCH = Route(Kind.IMAGE, "dev7", "porch")
 MADE = "made-id"
 
 
@@ -38,6 +41,13 @@ def refusal(payload: bytes | dict[str, Any], **properties: Any) -> Refusal:
 
 def test_plain_text_is_the_prompt() -> None:
     assert job(b"How warm is it?").messages == (Message(role="user", content="How warm is it?"),)
+
+
+@pytest.mark.parametrize(
+    "payload", [b"\xef\xbb\xbfHi", b'\xef\xbb\xbf{"prompt":"Hi"}', b'\xef\xbb\xbf \n{"prompt":"Hi"}']
+)
+def test_a_byte_order_mark_is_no_part_of_a_request(payload: bytes) -> None:
+    assert job(payload).messages[0].text == "Hi"
 
 
 def test_plain_text_that_is_a_json_value_but_no_object_is_the_prompt() -> None:
@@ -106,6 +116,48 @@ def test_content_parts_keep_their_text_and_their_pictures_in_order() -> None:
     assert (message.text, [image.url for image in message.images]) == ("first\nlast", [url])
 
 
+def test_a_turn_of_texts_alone_is_kept_as_one_text() -> None:
+    content = [{"type": "text", "text": "first"}, {"type": "text", "text": "last"}]
+    assert job({"messages": [{"role": "user", "content": content}]}).messages[0].content == "first\nlast"
+
+
+@pytest.mark.parametrize("name", sorted(set(Body.model_fields) - {"prompt"}))
+def test_null_is_the_same_as_leaving_a_field_out(name: str) -> None:
+    assert job({"prompt": "Hi", name: None}) == job({"prompt": "Hi"})
+
+
+def test_a_null_prompt_is_none() -> None:
+    assert refusal({"prompt": None}).error.message == "give a `prompt` or `messages`"
+
+
+def test_a_name_that_is_unknown_is_refused_with_null_too() -> None:
+    assert refusal({"prompt": "x", "max_token": None}).error.message.startswith("unknown field `max_token`")
+
+
+@pytest.mark.parametrize(("field", "count"), [({"image": "AAAA"}, 1), ({"images": ["AAAA", "BBBB"]}, 2)])
+def test_on_the_image_topic_pictures_need_no_prompt(field: dict[str, Any], count: int) -> None:
+    found = read(field, PORCH)
+    assert isinstance(found, Job)
+    assert (found.messages[0].text, found.images) == ("", count)
+
+
+def test_a_picture_goes_before_the_prompt_as_a_data_uri() -> None:
+    picture = ImagePart(type="image_url", image_url=ImageUrl(url="data:;base64,AAAA"))
+    prompt = TextPart(type="text", text="What is it?")
+    assert job({"prompt": "What is it?", "image": "AAAA"}).messages[0].content == [picture, prompt]
+
+
+@pytest.mark.parametrize(("payload", "route"), [({"image": "AAAA"}, ROUTE), ({}, PORCH)])
+def test_nothing_asked_is_refused(payload: dict[str, Any], route: Route) -> None:
+    assert refusal(payload, route=route).error.message == "give a `prompt` or `messages`"
+
+
+def test_a_picture_without_a_prompt_survives_the_way_to_disk_and_back() -> None:
+    found = read({"image": "AAAA"}, PORCH)
+    assert isinstance(found, Job)
+    assert Job.load(found.dump()) == found
+
+
 @pytest.mark.parametrize(
     ("payload", "sentence"),
     [
@@ -118,6 +170,11 @@ def test_content_parts_keep_their_text_and_their_pictures_in_order() -> None:
         (
             {"prompt": "x", "messages": [{"role": "user", "content": "x"}]},
             "give either `prompt` or `messages`, not both",
+        ),
+        ({"prompt": "x", "image": "AAAA", "images": ["AAAA"]}, "give either `image` or `images`, not both"),
+        (
+            {"messages": [{"role": "user", "content": "x"}], "image": "AAAA"},
+            "with `messages`, put pictures into their content as image_url parts",
         ),
         ({"messages": []}, "`messages`: list should have at least 1 item after validation, not 0"),
         (
@@ -143,6 +200,30 @@ def test_content_parts_keep_their_text_and_their_pictures_in_order() -> None:
             {"prompt": "x", "response_format": {"type": "json_schema"}},
             "`json_schema` goes with response_format type `json_schema`, and only there",
         ),
+        *(
+            ({"messages": [{"role": "user", "content": content}]}, sentence)
+            for content, sentence in (
+                (5, "`messages.0.content`: input should be a valid string"),
+                ([], "`messages.0.content`: list should have at least 1 item after validation, not 0"),
+                ([5], "`messages.0.content.0`: input should be a valid dictionary or object to extract fields from"),
+                ([{}], "`messages.0.content.0`: a part needs the `type` text or image_url"),
+                ([{"type": "x" * 1000}], "`messages.0.content.0`: a part needs the `type` text or image_url"),
+                ([{"type": "text"}], "`messages.0.content.0.text`: field required"),
+                ([{"type": "text", "text": 5}], "`messages.0.content.0.text`: input should be a valid string"),
+                (
+                    [{"type": "text", "text": "x", "image_url": {"url": "x"}}],
+                    "`messages.0.content.0.image_url`: extra inputs are not permitted",
+                ),
+                (
+                    [{"type": "image_url", "image_url": {"url": 5}}],
+                    "`messages.0.content.0.image_url.url`: input should be a valid string",
+                ),
+                (
+                    [{"type": "text", "text": "x"}] * 257,
+                    "`messages.0.content`: list should have at most 256 items after validation, not 257",
+                ),
+            )
+        ),
         (b'{"prompt": "x"', "the request is not valid JSON: EOF while parsing an object at line 1 column 14"),
         (b'{"prompt": "x", "temperature": NaN}', "the request is not valid JSON: expected value at line 1 column 32"),
         (b'{"prompt": "x", "temperature": 1e999}', "`temperature`: input should be a finite number"),
@@ -157,6 +238,51 @@ def test_an_unknown_field_without_a_neighbour_is_told_what_is_known() -> None:
     assert "known are deadline_s, id, image" in refusal({"prompt": "x", "zzz": 1}).error.message
 
 
+@pytest.mark.parametrize(
+    ("payload", "sentence"),
+    [
+        ({"messages": [{"role": "user", "contnet": "x"}]}, "`messages.0.contnet`; did you mean `content`?"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "my-text[0]": "x"}]}]},
+            "`messages.0.content.0.my-text[0]`; known are image_url, text, type",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"uri": "x"}}]}]},
+            "`messages.0.content.0.image_url.uri`; did you mean `url`?",
+        ),
+        (
+            {"prompt": "x", "response_format": {"type": "text", "my-key": 1}},
+            "`response_format.my-key`; known are json_schema, type",
+        ),
+        (
+            {"prompt": "x", "response_format": {"type": "json_schema", "json_schema": {"shema": {}}}},
+            "`response_format.json_schema.shema`; did you mean `schema`?",
+        ),
+    ],
+)
+def test_an_unknown_field_inside_is_named_with_its_place(payload: dict[str, Any], sentence: str) -> None:
+    assert refusal(payload).error.message == f"unknown field {sentence}"
+
+
+def test_the_names_inside_a_schema_are_its_own() -> None:
+    schema = {"type": "object", "url": {"messages": [{"zzz": 1}]}}
+    found = job({"prompt": "x", "response_format": {"type": "json_schema", "json_schema": {"schema": schema}}})
+    assert found.response_format is not None
+    assert found.response_format.json_schema is not None
+    assert found.response_format.json_schema.schema_ == schema
+
+
+@pytest.mark.parametrize("payload", [{"k" * 50_000: 1}, {"prompt": "x", "response_format": {"k" * 50_000: 1}}])
+def test_a_sentence_stays_a_sentence_whatever_was_sent(payload: dict[str, Any]) -> None:
+    assert len(refusal(payload).error.message) < 300
+
+
+def test_an_error_in_reading_a_stored_job_does_not_show_it() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Job.load(b'{"client":"c","id":"j","messages":[{"role":"user","content":["secret"]}]}')
+    assert "secret" not in str(caught.value)
+
+
 def test_deep_nesting_is_refused() -> None:
     assert refusal(b'{"prompt":' + b"[" * 60_000).error.code is Code.BAD_REQUEST
 
@@ -166,7 +292,21 @@ def test_an_oversize_request_is_refused_by_its_size_under_the_id_that_comes_firs
     assert (found.key, found.error.code) == (Key("dev7", "big"), Code.TOO_LARGE)
 
 
-@pytest.mark.parametrize("bad", ["a/b", "+", "#", "", "x" * 65, "ä", 5, None, ["j1"]])
+def test_json_on_the_image_topic_is_held_to_the_size_of_a_text() -> None:
+    limits = Limits(text_bytes=1_000, image_bytes=64_000)
+    found = read_request(Inbound("unused", b'{"image": "' + b"A" * 2_000 + b'"}'), PORCH, TOPICS, limits, MADE)
+    assert isinstance(found, Refusal)
+    assert found.error.code is Code.TOO_LARGE
+
+
+def test_a_raw_frame_is_held_to_the_size_of_an_image() -> None:
+    limits = Limits(text_bytes=1_000, image_bytes=64_000)
+    found = read_request(Inbound("unused", b"\xff\xd8\xff" + b"A" * 2_000), PORCH, TOPICS, limits, MADE)
+    assert isinstance(found, Refusal)
+    assert found.error.code is Code.UNSUPPORTED
+
+
+@pytest.mark.parametrize("bad", ["a/b", "+", "#", "", "x" * 65, "ä", 5, ["j1"]])
 def test_an_id_that_is_no_identifier_is_refused_under_a_new_one(bad: object) -> None:
     found = refusal({"id": bad, "prompt": "x"})
     assert (found.key.id, found.error.code) == (MADE, Code.BAD_REQUEST)
@@ -182,6 +322,7 @@ def test_a_request_without_an_id_gets_one() -> None:
         b'{"id": "j1", "prompt": 5}',
         b'{"id": "j1", "prompt": "cut off here',
         b'{"prompt": "x", "id": "j1", "messages": [1,',
+        b'\xef\xbb\xbf{"prompt": "x", "id": "j1", "messages": [1,',
     ],
 )
 def test_a_refusal_goes_under_the_id_that_can_still_be_read(payload: bytes) -> None:
@@ -199,6 +340,23 @@ def test_the_id_in_the_body_goes_before_correlation_data() -> None:
 def test_correlation_data_that_is_no_identifier_is_only_echoed() -> None:
     found = job({"prompt": "x"}, correlation=b"\x00\x01")
     assert (found.id, found.reply.correlation) == (MADE, "0001")
+
+
+def test_correlation_data_of_256_bytes_is_echoed() -> None:
+    assert job(b"x", correlation=b"\xff" * 256).reply == Reply(correlation="ff" * 256)
+
+
+def test_longer_correlation_data_is_not_echoed_and_the_final_will_say_so() -> None:
+    notice = "the correlation data was not echoed: it is longer than 256 bytes"
+    assert job(b"x", correlation=b"\xff" * 257).reply == Reply(notice=notice)
+
+
+def test_all_that_is_not_done_is_told_in_one_notice() -> None:
+    reply = job(b"x", correlation=b"\xff" * 257, response_topic="home/#").reply
+    assert reply.notice == (
+        "the response topic was not used: it holds a wildcard; "
+        "the correlation data was not echoed: it is longer than 256 bytes"
+    )
 
 
 def test_message_expiry_is_the_deadline() -> None:
@@ -249,7 +407,11 @@ def test_any_other_response_topic_is_not_used_and_the_final_will_say_so(topic: s
 
 @pytest.mark.parametrize("payload", [b"\xff\xd8\xff\xe0...", b"\x89PNG\r\n\x1a\n..."])
 def test_a_raw_frame_is_unsupported_without_a_vision_model(payload: bytes) -> None:
-    assert refusal(payload, route=Route(Kind.IMAGE, "dev7", "porch")).error.code is Code.UNSUPPORTED
+    assert refusal(payload, route=PORCH).error.code is Code.UNSUPPORTED
+
+
+def test_what_is_no_picture_and_no_json_is_refused_on_the_image_topic() -> None:
+    assert refusal(b"Hi", route=PORCH).error.message == "an image request is a JPEG, a PNG or a JSON object"
 
 
 @pytest.mark.parametrize(

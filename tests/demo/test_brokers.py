@@ -8,32 +8,12 @@ from pathlib import Path
 import pytest
 
 from agent.demo import brokers
-from agent.demo.brokers import Address
 from agent.demo.children import DemoError
-from agent.layers import ConfigError
 
 
 @pytest.fixture
 def no_mosquitto(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(brokers, "find_mosquitto", lambda: None)
-
-
-@pytest.mark.parametrize(
-    ("text", "address"),
-    [
-        ("broker.lan", Address("broker.lan", 1883)),
-        ("broker.lan:8883", Address("broker.lan", 8883)),
-        ("[::1]:1884", Address("::1", 1884)),
-    ],
-)
-def test_a_named_broker_is_read(text: str, address: Address) -> None:
-    assert brokers.parse(text) == address
-
-
-@pytest.mark.parametrize("text", ["broker:", ":1883", "broker:mqtt", "broker:0", "broker:65536", "mqtt://broker"])
-def test_what_is_no_broker_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="HOST:PORT"):
-        brokers.parse(text)
 
 
 def test_mosquitto_is_preferred(tmp_path: Path) -> None:

@@ -45,16 +45,16 @@ def test_an_answer_too_short_for_a_rate_has_none() -> None:
     assert demo.numbers(_FINAL | {"timing": _FINAL["timing"] | {"tokens_per_s": None}}).startswith("first token 0.21 s")
 
 
-@pytest.mark.parametrize(("protocol", "versions"), [("auto", 0), ("5", 4)])
-def test_the_lines_to_paste_name_the_version_that_a_broker_insists_on(
-    tmp_path: Path, protocol: str, versions: int
+@pytest.mark.parametrize(("version", "lines"), [("3.1.1", 0), ("5", 4)])
+def test_the_lines_to_paste_speak_the_version_that_the_broker_was_found_to_speak(
+    tmp_path: Path, version: str, lines: int
 ) -> None:
-    settings = _settings(tmp_path, Address("127.0.0.1", 1883, "5" if protocol == "5" else "auto"))
-    assert demo.invitation(_PROGRAM, tmp_path / "c.yaml", settings).count("-V 5") == versions
+    settings = _settings(tmp_path, Address("127.0.0.1", 1883))
+    assert demo.invitation(_PROGRAM, tmp_path / "c.yaml", settings, version).count("-V 5") == lines
 
 
 def test_the_lines_to_paste_are_shell_whatever_the_folders_are_called(tmp_path: Path) -> None:
-    text = demo.invitation(_PROGRAM, tmp_path / "c.yaml", _settings(tmp_path, Address("127.0.0.1", 1883)))
+    text = demo.invitation(_PROGRAM, tmp_path / "c.yaml", _settings(tmp_path, Address("127.0.0.1", 1883)), "5")
     line = next(line for line in text.splitlines() if " ask " in line)
     words = subprocess.run(
         ["sh", "-c", f"printf '%s\\n' {line}"], check=True, capture_output=True, text=True

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from structlog.testing import capture_logs
 
 from agent.backoff import Backoff
 from agent.contract.errors import Code, JobError
@@ -128,7 +129,7 @@ async def test_a_folder_without_a_model_is_told_once_it_failed_twice_and_retried
             seen.append(health.state)
         assert seen == ["loading"]
         assert health.detail == (
-            f"there is no model in {folder}: it has no genai_config.json; "
+            "there is no model in the folder model: it has no genai_config.json; "
             "pull it with `edge-slm models pull`, or configure another folder"
         )
         shutil.copytree(model_folder, folder, dirs_exist_ok=True, copy_function=os.link)
@@ -137,7 +138,7 @@ async def test_a_folder_without_a_model_is_told_once_it_failed_twice_and_retried
         assert engine.health.detail is None
 
 
-async def test_a_model_that_cannot_be_loaded_is_told_with_the_librarys_reason(
+async def test_a_model_that_cannot_be_loaded_is_told_by_its_name_and_the_librarys_reason_is_logged(
     model_folder: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "model"
@@ -145,12 +146,14 @@ async def test_a_model_that_cannot_be_loaded_is_told_with_the_librarys_reason(
     (folder / "model.onnx").unlink()
     (folder / "model.onnx").write_bytes(b"not a graph")
     engine = new_engine(folder)
-    async with serving(engine):
-        while (health := await engine.changed()).state != "failed":
-            pass
+    with capture_logs() as logged:
+        async with serving(engine):
+            while (health := await engine.changed()).state != "failed":
+                pass
 
-    assert "cannot be loaded (" in str(health.detail)
-    assert "edge-slm doctor" in str(health.detail)
+    assert health.detail == "the model model cannot be loaded: see why in the box's log, or pull it again"
+    failed = next(entry for entry in logged if entry["event"] == "engine.load_failed")
+    assert "Protobuf parsing failed" in failed["printed"]
 
 
 async def test_a_worker_that_cannot_be_started_is_told(tmp_path: Path) -> None:
@@ -159,26 +162,44 @@ async def test_a_worker_that_cannot_be_started_is_told(tmp_path: Path) -> None:
         while (health := await engine.changed()).state != "failed":
             pass
 
-    assert "cannot be started" in str(health.detail)
+    assert health.detail == "the inference process cannot be started (No such file or directory)"
 
 
-async def test_a_worker_that_dies_while_it_loads_is_told_with_its_last_words(tmp_path: Path) -> None:
+async def test_a_worker_that_dies_while_it_loads_has_its_last_words_in_the_log_alone(tmp_path: Path) -> None:
     engine = new_engine(tmp_path, command=[sys.executable, "-c", "raise SystemExit('no such library')"])
-    async with serving(engine):
-        while (health := await engine.changed()).state != "failed":
-            pass
+    with capture_logs() as logged:
+        async with serving(engine):
+            while (health := await engine.changed()).state != "failed":
+                pass
 
-    assert "exit code 1, having printed: no such library" in str(health.detail)
+    assert health.detail == ("the inference process ended while it loaded the model (exit code 1): see the box's log")
+    failed = next(entry for entry in logged if entry["event"] == "engine.load_failed")
+    assert (failed["log_level"], failed["printed"]) == ("warning", "no such library")
+
+
+async def test_what_a_worker_printed_after_it_had_jobs_is_told_to_nobody(tmp_path: Path) -> None:
+    dying = worker("os.write(2, b'the answer\\n'); sys.exit(3)")
+    engine = new_engine(tmp_path, command=dying)
+    with capture_logs() as logged:
+        async with serving(engine):
+            await ready(engine)
+            while (health := await engine.changed()).state != "loading":
+                pass
+
+    assert health.detail == "the inference process died (exit code 3)"
+    assert {entry["log_level"] for entry in logged if "the answer" in str(entry)} == {"debug"}
 
 
 async def test_a_worker_that_speaks_no_frames_is_replaced(tmp_path: Path) -> None:
-    engine = new_engine(tmp_path, command=worker("os.write(1, b'hello\\n'); time.sleep(60)"))
-    async with serving(engine):
-        await ready(engine)
-        while (health := await engine.changed()).state != "loading":
-            pass
+    engine = new_engine(tmp_path, command=worker("os.write(1, b'the answer\\n'); time.sleep(60)"))
+    with capture_logs() as logged:
+        async with serving(engine):
+            await ready(engine)
+            while (health := await engine.changed()).state != "loading":
+                pass
 
-    assert "does not speak our frames" in str(health.detail)
+    assert health.detail == "the inference process died (it does not speak our frames)"
+    assert {entry["log_level"] for entry in logged if "the answer" in str(entry)} == {"debug"}
 
 
 async def test_a_worker_that_has_a_job_and_is_silent_for_too_long_is_replaced(tmp_path: Path) -> None:

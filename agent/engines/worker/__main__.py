@@ -30,6 +30,7 @@ def main() -> int:
         model = Model(arguments.folder, arguments.threads)
         pipe.send(wire.Ready(model.facts.context, model.provider, time.monotonic() - begun))
     except ModelError as error:
+        print(repr(error.__cause__), file=sys.stderr)  # noqa: T201  the parent logs it
         pipe.send(wire.Failed(str(error)))
         return 1
     scheduler = Scheduler(

@@ -18,7 +18,10 @@ _FLOAT_BYTES = 4
 
 
 class ModelError(Exception):
-    """The model cannot be loaded; the message is a sentence that says what to do."""
+    """The model cannot be loaded; the message is a sentence that says what to do.
+
+    It is told to every client, so it has no path in it; what the library says, which may, is left to the cause.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +57,11 @@ def read(folder: Path) -> Facts:
         return _facts(config["model"], config.get("search", {}))
     except FileNotFoundError as error:
         raise ModelError(
-            f"there is no model in {folder}: it has no genai_config.json; "
+            f"there is no model in the folder {folder.name}: it has no genai_config.json; "
             "pull it with `edge-slm models pull`, or configure another folder"
         ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{path} cannot be used ({error or type(error).__name__}); pull the model again") from error
+        raise ModelError(f"the genai_config.json of {folder.name} cannot be used; pull the model again") from error
 
 
 def _facts(model: Mapping[str, Any], search: Mapping[str, Any]) -> Facts:

@@ -44,8 +44,7 @@ class Model:
             self._tokenizer = og.Tokenizer(self._model)
         except RuntimeError as error:
             raise ModelError(
-                f"the model in {folder} cannot be loaded ({str(error).strip()[:300]}); "
-                "pull it again, or look for the cause with `edge-slm doctor`"
+                f"the model {folder.name} cannot be loaded: see why in the box's log, or pull it again"
             ) from error
         self.provider = str(self._model.device_type).lower()
         self._adds_space = str(self._tokenizer.decode(self._tokenizer.encode("a"))).startswith(" ")

@@ -1,0 +1,54 @@
+"""The table: what was measured, its bounds, and whether they hold."""
+
+import asyncio
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from agent import __version__
+from agent.bench.measures import MEASURES, Row
+from agent.bench.rig import Rig
+from agent.models.store import resolve
+from agent.settings import Settings
+
+
+def run(settings: Settings, *, rows: Sequence[str], as_json: bool) -> int:
+    """Measure and print the table.
+
+    Args:
+        settings: the model, the slots and the threads are taken from here.
+        rows: which measures, by name.
+        as_json: print JSON instead of a table.
+
+    Returns:
+        the exit code: 0 if every bound holds, 1 otherwise.
+
+    """
+    folder = resolve(settings.models.text, settings.models_dir)
+    found = asyncio.run(_measured(Rig(settings, folder), rows, quiet=as_json))
+    if as_json:
+        print(json.dumps([asdict(row) | {"holds": row.holds} for row in found], indent=1))
+    else:
+        where = f"{platform.machine()}, Python {platform.python_version()}"
+        print(f"\nedge-slm {__version__}, {settings.models.text}, {where}\n")
+        print(table(found))
+    return 0 if all(row.holds for row in found) else 1
+
+
+async def _measured(rig: Rig, names: Sequence[str], *, quiet: bool) -> list[Row]:
+    found = []
+    for name in names:
+        if not quiet:
+            print(f"measuring {name} …", flush=True)
+        found += await MEASURES[name](rig)
+    return found
+
+
+def table(rows: list[Row]) -> str:
+    """Write the rows as a Markdown table."""
+    lines = ["| what | measured | bound | holds | from |", "|---|---|---|---|---|"]
+    for row in rows:
+        holds = "yes" if row.holds else "**no**"
+        lines.append(f"| {row.what} | {row.value:.3g} {row.unit} | {row.bound_text} | {holds} | {row.detail} |")
+    return "\n".join(lines)

@@ -1,0 +1,113 @@
+"""What can be written on the command line. Nothing here is slow to import.
+
+``args.command`` names the function to run, as ``module:function`` in this package.
+"""
+
+import argparse
+from pathlib import Path
+from typing import TypeAlias
+
+from agent import __version__
+from agent.bench import ROWS
+
+_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001  it has no public name
+
+
+def parser() -> argparse.ArgumentParser:
+    """Make the parser of the whole command line."""
+    whole = argparse.ArgumentParser(prog="edge-slm", description="Small language models on an edge box, over MQTT.")
+    whole.add_argument("--version", action="version", version=f"edge-slm {__version__}")
+    debug = "show a traceback instead of one sentence"
+    whole.add_argument("--debug", action="store_true", help=debug)
+    commands = whole.add_subparsers(metavar="COMMAND", required=True)
+
+    plain = argparse.ArgumentParser(add_help=False)
+    # Suppressed: a default here would undo what stands before the command.
+    plain.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=debug)
+    configured = argparse.ArgumentParser(add_help=False, parents=[plain])
+    configured.add_argument(
+        "--config",
+        metavar="FILE",
+        type=Path,
+        action="append",
+        default=[],
+        help="YAML; a later file wins over an earlier",
+    )
+    configured.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], help="one setting, such as mqtt.host=10.0.0.5"
+    )
+
+    run = commands.add_parser("run", parents=[configured], help="be the box: serve jobs until stopped")
+    run.set_defaults(command="run:run")
+    _add_demo(commands, plain)
+    _add_ask_and_cancel(commands, configured)
+    _add_models(commands, configured)
+    _add_config(commands, configured)
+    _add_bench(commands, configured)
+    return whole
+
+
+def _add_demo(commands: _Commands, plain: argparse.ArgumentParser) -> None:
+    demo = commands.add_parser("demo", parents=[plain], help="start a broker and a box, and ask it something")
+    demo.add_argument("--once", action="store_true", help="end after the answer")
+    demo.add_argument("--broker", metavar="HOST[:PORT]", help="use this broker instead of starting one")
+    demo.set_defaults(command="demo:demo")
+
+
+def _add_ask_and_cancel(commands: _Commands, configured: argparse.ArgumentParser) -> None:
+    to_box = argparse.ArgumentParser(add_help=False, parents=[configured])
+    to_box.add_argument("--broker", metavar="HOST[:PORT]", help="where the broker is; by default as configured")
+    to_box.add_argument("--node", metavar="ID", help="which box; by default the configured device.id")
+
+    ask = commands.add_parser("ask", parents=[to_box], help="ask a box, and print its words as they come")
+    ask.add_argument("text", nargs="?", help="the prompt; read from standard input if it is left out or `-`")
+    ask.add_argument("--system", metavar="TEXT", help="a system message before the prompt")
+    ask.add_argument("--max-tokens", type=int, metavar="N")
+    ask.add_argument("--temperature", type=float, metavar="T")
+    ask.add_argument("--seed", type=int, metavar="N")
+    ask.add_argument("--stop", action="append", metavar="TEXT", help="end before this text; may be repeated")
+    ask.add_argument("--deadline", type=float, metavar="SECONDS", dest="deadline_s")
+    ask.add_argument("--id", metavar="ID", help="the job's id; by default a new one")
+    ask.add_argument("--json", action="store_true", help="print each event as a line of JSON")
+    ask.set_defaults(command="ask:ask")
+
+    cancel = commands.add_parser("cancel", parents=[to_box], help="end a job that `ask` began")
+    cancel.add_argument("id", help="the job's id")
+    cancel.set_defaults(command="ask:cancel")
+
+
+def _add_models(commands: _Commands, configured: argparse.ArgumentParser) -> None:
+    models = commands.add_parser("models", help="list, pull or verify models")
+    verbs = models.add_subparsers(metavar="VERB", required=True)
+    in_dir = argparse.ArgumentParser(add_help=False, parents=[configured])
+    in_dir.add_argument("--dir", metavar="DIR", type=Path, help="where models are kept; by default as configured")
+
+    verb = verbs.add_parser("list", parents=[in_dir], help="what can be pulled, and what is here")
+    verb.add_argument("--json", action="store_true", help="machine-readable")
+    verb.set_defaults(command="models:show")
+
+    verb = verbs.add_parser("pull", parents=[in_dir], help="fetch a model and make it ready")
+    verb.add_argument("name", help="a name that `edge-slm models list` shows")
+    verb.set_defaults(command="models:fetch")
+
+    verb = verbs.add_parser("verify", parents=[in_dir], help="check a model's files against what was installed")
+    verb.add_argument("name", help="a catalogue name, or a folder with a genai_config.json")
+    verb.set_defaults(command="models:check")
+
+
+def _add_config(commands: _Commands, configured: argparse.ArgumentParser) -> None:
+    config = commands.add_parser("config", help="show or check the configuration")
+    verbs = config.add_subparsers(metavar="VERB", required=True)
+    verb = verbs.add_parser("show", parents=[configured], help="print the effective configuration as YAML")
+    verb.set_defaults(command="config:render")
+    verb = verbs.add_parser(
+        "check", parents=[configured], help="say whether the configuration is right, and if not, why"
+    )
+    verb.set_defaults(command="config:check")
+
+
+def _add_bench(commands: _Commands, configured: argparse.ArgumentParser) -> None:
+    bench = commands.add_parser("bench", parents=[configured], help="measure this machine, as ratios within one run")
+    bench.add_argument("--json", action="store_true", help="machine-readable")
+    bench.add_argument("--rows", metavar="NAME", nargs="+", choices=ROWS, help=f"only these: {', '.join(ROWS)}")
+    bench.set_defaults(command="bench:bench", rows=ROWS)

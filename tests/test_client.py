@@ -1,0 +1,157 @@
+"""The device that the command line, the demo and the bench ask through, at a real broker."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from agent import client as module
+from agent.client import Client, ClientError, host_and_port
+from agent.errors import UsageError, UserError
+from agent.settings import Mqtt, Tls
+from tests.brokers import Broker, free_port
+
+
+def device(port: int, name: str = "dev7", **mqtt: object) -> Client:
+    return Client(Mqtt.model_validate({"port": port, **mqtt}), "box1", name)
+
+
+async def asked(client: Client) -> None:
+    """Ask, and read to the end."""
+    async for _ in client.ask({"id": "j1", "prompt": "Hi"}):
+        pass
+
+
+@asynccontextmanager
+async def asking(client: Client) -> AsyncIterator[asyncio.Task[None]]:
+    """Publish a request, and yield who waits for its answer."""
+    task = asyncio.create_task(asked(client))
+    await asyncio.sleep(0)  # it publishes before its first await
+    yield task
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[Broker]:
+    """Start a broker whose ACL ties the {client} level to the login, as our documentation recommends."""
+    acl = tmp_path / "acl"
+    acl.write_text("pattern write slm/+/req/%u/#\npattern read slm/+/res/%u/#\n")
+    with Broker(tmp_path, f"acl_file {acl}") as running:
+        yield running
+
+
+async def test_a_broker_that_is_not_there_is_told_so() -> None:
+    port = free_port()
+    with pytest.raises(ClientError, match=rf"^no broker answers at 127.0.0.1:{port} \(Connection refused\): start one"):
+        await device(port).__aenter__()
+
+
+@pytest.mark.parametrize("protocol", ["auto", "5", "3.1.1"])
+async def test_a_refused_login_is_told_and_not_tried_again(tmp_path: Path, protocol: str) -> None:
+    (tmp_path / "passwords").touch()
+    with Broker(tmp_path, "allow_anonymous false", f"password_file {tmp_path / 'passwords'}") as broker:
+        login = {"username": "dev7", "password": "wrong"}
+        refused = r"refuses the login \(Not authorized\): check mqtt.username and its password$"
+        with pytest.raises(ClientError, match=refused):
+            await device(broker.port, **login, protocol=protocol).__aenter__()
+        assert broker.log.count("not authorised") == 1
+
+
+@pytest.mark.parametrize("key", ["password_file", "ca_file"])
+async def test_a_file_that_cannot_be_read_is_told_before_anything_is_sent(tmp_path: Path, key: str) -> None:
+    file = tmp_path / "none"
+    mqtt = {"username": "dev7", "password_file": file} if key == "password_file" else {"tls": Tls(ca_file=file)}
+    with pytest.raises(UserError, match=rf"{key}: cannot use {file}: No such file"):
+        await device(free_port(), **mqtt).__aenter__()
+
+
+async def test_what_is_no_mqtt_broker_is_told_after_both_versions() -> None:
+    calls = 0
+
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal calls
+        calls += 1
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        with pytest.raises(ClientError, match=r"does not answer as an MQTT broker"):
+            await device(server.sockets[0].getsockname()[1]).__aenter__()
+    assert calls == 2
+
+
+async def test_a_request_that_the_acl_forbids_is_told(guarded: Broker) -> None:
+    async with device(guarded.port, "cli", username="dev7") as client:
+        with pytest.raises(ClientError, match=r"refuses requests on slm/box1/req/cli/cancel \(Not authorized\)"):
+            await client.cancel("j1")
+
+
+async def test_whoever_waits_for_an_answer_hears_that_the_connection_is_lost(broker: Broker) -> None:
+    async with device(broker.port) as client, asking(client) as waiting:
+        await client.cancel("j2")  # acknowledged after the request
+        broker.kill()
+        with pytest.raises(ClientError, match="was lost"):
+            await asyncio.wait_for(waiting, 5)
+
+
+async def test_whoever_waits_for_an_acknowledgement_hears_that_the_connection_is_lost(broker: Broker) -> None:
+    async with device(broker.port) as client:
+        broker.freeze()
+        async with asking(client) as waiting:
+            broker.kill()
+            with pytest.raises(ClientError, match="was lost"):
+                await asyncio.wait_for(waiting, 5)
+
+
+async def test_after_the_connection_is_lost_a_request_fails_at_once(broker: Broker) -> None:
+    async with device(broker.port) as client:
+        async with asking(client) as waiting:
+            broker.kill()
+            await asyncio.wait([waiting])
+        for late in (asked(client), client.cancel("j1"), client.online(60)):
+            with pytest.raises(ClientError, match="was lost"):
+                await asyncio.wait_for(late, 1)
+
+
+async def test_an_acknowledgement_that_comes_too_late_is_no_other_requests(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with device(broker.port) as client:
+        broker.freeze()
+        with monkeypatch.context() as impatient:
+            impatient.setattr(module, "_ANSWER_S", 0.05)
+            with pytest.raises(ClientError, match="did not acknowledge"):
+                await client.cancel("j1")
+        broker.thaw()
+        await client.cancel("j2")  # acknowledged after the first
+        assert client._unacknowledged == {}
+
+
+async def test_a_box_that_was_never_there_is_told(broker: Broker) -> None:
+    async with device(broker.port) as client:
+        with pytest.raises(ClientError, match="the box box1 has never been seen at this broker"):
+            await client.online(0.05)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("broker.lan", ("broker.lan", 1883)),
+        ("broker.lan:8883", ("broker.lan", 8883)),
+        ("[::1]", ("::1", 1883)),
+        ("[::1]:1884", ("::1", 1884)),
+    ],
+)
+def test_a_named_broker_is_read(text: str, address: tuple[str, int]) -> None:
+    assert host_and_port(text) == address
+
+
+@pytest.mark.parametrize(
+    "text", ["", "broker:", ":1883", "::1", "broker:mqtt", "broker:0", "broker:65536", "mqtt://broker", "a b"]
+)
+def test_what_is_no_broker_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="HOST:PORT"):
+        host_and_port(text)
