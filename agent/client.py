@@ -197,8 +197,8 @@ class Client:
         client = self._new_client(version)
         try:
             await asyncio.to_thread(client.connect, self._mqtt.host, self._mqtt.port, self._mqtt.keepalive_s)
-        except ssl.SSLError as error:
-            raise ClientError(f"no TLS with {self._where} ({error.reason}): check the port and mqtt.tls") from None
+        except (ssl.SSLError, ConnectionResetError) as error:
+            raise ClientError(f"no TLS with {self._where} ({error.strerror}): check the port and mqtt.tls") from None
         except OSError as error:
             raise ClientError(
                 f"no broker answers at {self._where} ({error.strerror or error}): "

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import structlog
@@ -86,7 +86,7 @@ class Course:
         self._started_at: float | None = None
         self._first_at: float | None = None
         self._done: Done | None = None
-        self._prompt = Usage()
+        self._usage = Usage()
 
     def __repr__(self) -> str:
         return f"<Course {self.ticket.job.key} attempt={self.ticket.attempt} seq={self._stream.seq}>"
@@ -139,16 +139,17 @@ class Course:
         async with aclosing(self._engine.run(self.ticket.job)) as events:
             async for event in events:
                 match event:
-                    case Text(text):
+                    case Text():
                         if self._first_at is None:
                             self._first_at = self._clock()
-                        self._stream.add(text)
+                        self._usage = replace(self._usage, completion_tokens=event.completion_tokens)
+                        self._stream.add(event.text)
                     case Started():
                         self._started_at = self._clock()
-                        self._prompt = Usage(event.prompt_tokens, 0, event.cached_prompt_tokens, event.image_tokens)
+                        self._usage = Usage(event.prompt_tokens, 0, event.cached_prompt_tokens, event.image_tokens)
                         self._announce("started" if self.ticket.attempt == 1 else "restarted")
                     case Done():
-                        self._done = event
+                        self._done, self._usage = event, event.usage
 
     def _final(self, error: JobError | None) -> Final:
         self._stream.close()
@@ -163,7 +164,7 @@ class Course:
             finish_reason=self._done.finish_reason if self._done and error is None else None,
             attempt=self.ticket.attempt,
             seq=self._stream.seq,
-            usage=self._done.usage if self._done else self._prompt,
+            usage=self._usage,
             placement=Placed("local", self._decision.reason, health.model, health.provider)
             if started
             else Placed(reason=str(error.code) if error else "refused"),

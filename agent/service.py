@@ -170,7 +170,13 @@ class Service:
             rate = (produced - tokens) / (now - since)
             tokens, since = produced, now
             payload = status.metrics(
-                self.settings, self.dispatcher.load, self.engine.health, self.counters, rate, self.spool.unsent
+                self.topics.node,
+                self.dispatcher.load,
+                self.counters,
+                asdict(self.bus.stats),
+                engine_bytes=self.engine.resident_bytes,
+                rate=rate,
+                unsent=self.spool.unsent,
             )
             self.bus.send(Outgoing(self.topics.metrics, payload, 0))
 

@@ -1,6 +1,7 @@
 """What the box says of itself: the retained ``info``, and ``metrics`` every few seconds."""
 
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict
 
 from agent import __version__
@@ -36,32 +37,36 @@ def info(settings: Settings, health: Health) -> bytes:
     )
 
 
-def metrics(settings: Settings, load: Load, health: Health, counters: Counters, rate: float, unsent: int) -> bytes:
+def metrics(
+    node: str, load: Load, counters: Counters, mqtt: Mapping[str, int], *, engine_bytes: int, rate: float, unsent: int
+) -> bytes:
     """Build a ``metrics`` message.
 
     Args:
-        settings: for the node's name.
-        load: how busy the box is.
-        health: of its engine.
-        counters: since the start.
+        node: the box's name.
+        load: how busy it is.
+        counters: of jobs, since the start.
+        mqtt: of the session, since the start.
+        engine_bytes: resident memory of the engine's process.
         rate: tokens a second produced since the last message.
         unsent: finals that wait for the broker.
 
     """
     memory = {
         "agent_bytes": resident_bytes(),
-        "engine_bytes": health.resident_bytes,
+        "engine_bytes": engine_bytes,
         "available_bytes": available_bytes(),
     }
     return encode(
         {
             "v": VERSION,
-            "node": settings.device.id,
+            "node": node,
             **asdict(load),
             "unsent": unsent,
             "tokens_per_s": round(rate, 2),
             "memory": memory,
             "temperature_c": temperature_c(),
             "counters": counters.as_dict(),
+            "mqtt": dict(mqtt),
         }
     )

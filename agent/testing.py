@@ -14,6 +14,7 @@ class Attempt:
     def __init__(self, job: Job) -> None:
         self.job = job
         self.closed = asyncio.Event()
+        self._said = 0
         self._events: asyncio.Queue[Event | BaseException] = asyncio.Queue()
 
     def start(self, prompt_tokens: int = 3) -> None:
@@ -23,7 +24,8 @@ class Attempt:
     def say(self, *words: str) -> None:
         """Yield words, one event each."""
         for word in words:
-            self._events.put_nowait(Text(word))
+            self._said += 1
+            self._events.put_nowait(Text(word, self._said))
 
     def finish(self, completion_tokens: int = 2) -> None:
         """End the job well."""

@@ -83,6 +83,11 @@ async def test_what_is_no_mqtt_broker_is_told_after_both_versions() -> None:
     assert calls == 2
 
 
+async def test_a_broker_without_tls_is_told_where_tls_was_wanted(broker: Broker) -> None:
+    with pytest.raises(ClientError, match="^no TLS with 127.0.0.1"):
+        await device(broker.port, tls={}).__aenter__()
+
+
 async def test_a_request_that_the_acl_forbids_is_told(guarded: Broker) -> None:
     async with device(guarded.port, "cli", username="dev7") as client:
         with pytest.raises(ClientError, match=r"refuses requests on slm/box1/req/cli/cancel \(Not authorized\)"):

@@ -19,9 +19,15 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """The next words: whole characters, and nothing that could still turn out to be a stop string."""
+    """The next words: whole characters, and nothing that could still turn out to be a stop string.
+
+    Attributes:
+        completion_tokens: how many tokens the answer has so far.
+
+    """
 
     text: str
+    completion_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +65,6 @@ class Health:
     provider: str = "cpu"
     context: int = 0
     detail: str | None = None
-    resident_bytes: int = 0
 
 
 class Engine(Protocol):

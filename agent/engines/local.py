@@ -249,7 +249,7 @@ def _event(message: wire.Message | None) -> Event:
     """
     match message:
         case wire.Text():
-            return Text(message.payload.decode())
+            return Text(message.payload.decode(), message.completion)
         case wire.Started():
             return Started(message.prompt, message.cached)
         case wire.Done():

@@ -85,9 +85,10 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """The next words of a job, UTF-8, whole characters."""
+    """The next words of a job, UTF-8, whole characters; ``completion`` counts its tokens so far."""
 
     job: int
+    completion: int
     payload: bytes
 
 

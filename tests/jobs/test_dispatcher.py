@@ -168,7 +168,7 @@ async def test_a_running_job_is_cancelled_with_what_it_said_and_its_engine_let_g
         await box.until(lambda: box.events("j1", "chunk") != [])
         box.dispatcher.cancel(key)
         final = await box.final("j1")
-        assert (final.outcome, final.text) == (Outcome.CANCELED, "Hel")
+        assert (final.outcome, final.text, final.usage.completion_tokens) == (Outcome.CANCELED, "Hel", 1)
         assert attempt.closed.is_set()
 
 

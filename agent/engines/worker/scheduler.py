@@ -127,7 +127,7 @@ class Scheduler:
         task.unsent += text
         now = self._clock()
         if task.unsent and (done or now - task.sent_at >= _GATHER_S):
-            self._send(wire.Text(task.job, task.unsent.encode("utf-8", "replace")))
+            self._send(wire.Text(task.job, task.completion, task.unsent.encode("utf-8", "replace")))
             task.unsent, task.sent_at = "", now
         if done:
             self._release(task)

@@ -58,6 +58,7 @@ class Task:
     Attributes:
         unsent: text that waits to be sent with what comes next.
         sent_at: when text was sent last, by the scheduler's clock.
+        completion: how many tokens its answer has so far.
 
     """
 
@@ -88,13 +89,13 @@ class Task:
         self.unsent = ""
         self.sent_at = -math.inf
         self._undone: int | None = None
-        self._completion = 0
+        self.completion = 0
         self._exact = kept <= slot.exact
         del slot.tokens[kept:]
         slot.exact = min(slot.exact, kept)
 
     def __repr__(self) -> str:
-        return f"<Task {self.job}: {len(self.slot.tokens)}/{len(self._prompt)} prompt, {self._completion} answer>"
+        return f"<Task {self.job}: {len(self.slot.tokens)}/{len(self._prompt)} prompt, {self.completion} answer>"
 
     @property
     def remaining(self) -> int:
@@ -115,13 +116,13 @@ class Task:
     def decode(self) -> tuple[str, Done | None]:
         """Generate a token; return the text that can be shown now, and the job's end if this was it."""
         token = self._next()
-        self._completion += 1
+        self.completion += 1
         if token in self._end:
             return self._stops.flush(), self._done("stop")
         text = self._stops.feed(self._words.add(token))
         if self._stops.stopped:
             return text, self._done("stop")
-        if self._completion == self._answer_tokens:
+        if self.completion == self._answer_tokens:
             return text + self._stops.flush(), self._done("length")
         return text, None
 
@@ -138,4 +139,4 @@ class Task:
         return self._undone
 
     def _done(self, reason: Literal["stop", "length"]) -> Done:
-        return Done(self.job, reason, prompt=len(self._prompt), completion=self._completion, cached=self._kept)
+        return Done(self.job, reason, prompt=len(self._prompt), completion=self.completion, cached=self._kept)
