@@ -84,7 +84,7 @@ async def test_what_is_no_mqtt_broker_is_told_after_both_versions() -> None:
 
 
 async def test_a_broker_without_tls_is_told_where_tls_was_wanted(broker: Broker) -> None:
-    with pytest.raises(ClientError, match="^no TLS with 127.0.0.1"):
+    with pytest.raises(ClientError, match=r"^no TLS with 127\.0\.0\.1"):
         await device(broker.port, tls={}).__aenter__()
 
 
