@@ -85,6 +85,8 @@ class Device:
     ) -> None:
         self._client.disconnect()
         await asyncio.to_thread(self._client.loop_stop)
+        # paho closes the last of its sockets when it is collected, and in a cycle that comes too late.
+        self._client.on_connect = self._client.on_subscribe = self._client.on_message = None
         await asyncio.gather(*self._tasks)
 
     def _on_connect(self, *_: Any) -> None:
