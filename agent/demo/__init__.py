@@ -200,6 +200,8 @@ def invitation(program: Path, config: Path, settings: Settings, version: str) ->
     mqtt = settings.mqtt
     where = f"-h {shlex.quote(mqtt.host)} -p {mqtt.port}{' -V 5' if version == '5' else ''}"
     base = f"{mqtt.root}/{settings.device.id}"
+    # Long enough for a person to cancel it by hand.
+    job = json.dumps({"id": "j1", "prompt": "Tell me a very long story about a lighthouse.", "max_tokens": 2000})
     return f"""
 Ask more from another terminal:
 
@@ -209,7 +211,7 @@ or as any device would, with mosquitto's own clients (sudo apt-get install mosqu
 
   mosquitto_sub {where} -t '{base}/res/me/#' -v
   mosquitto_pub {where} -q 1 -t {base}/req/me/text -m 'What is the capital of Italy?'
-  mosquitto_pub {where} -q 1 -t {base}/req/me/text -m '{{"id": "j1", "prompt": "Tell me a story.", "max_tokens": 200}}'
+  mosquitto_pub {where} -q 1 -t {base}/req/me/text -m '{job}'
   mosquitto_pub {where} -q 1 -t {base}/req/me/cancel -m j1
 
 Ctrl-C stops everything."""
