@@ -191,6 +191,8 @@ device: {{id: {_NODE}}}
 mqtt: {{host: {json.dumps(address.host)}, port: {address.port}, protocol: {json.dumps(address.protocol)}}}
 state_dir: {json.dumps(str(folder / "state"))}
 models: {{text: {_MODEL}, dir: {json.dumps(str(models))}}}
+# So that the next demo answers the same ids anew; a box keeps its answers for a day, to answer repeats.
+spool: {{retention_s: 1}}
 drain_s: {_DRAIN_S}
 """
 
