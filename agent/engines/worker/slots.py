@@ -124,8 +124,12 @@ class Pace:
         return max(_LEAST, min(int(self._rate * slice_s) // ALIGN * ALIGN, _MOST))
 
     def saw(self, tokens: int, seconds: float) -> None:
-        """Take in a slice's time. Half the weight is the last one's: attention slows down as prompts grow."""
+        """Take in a slice's time.
+
+        A faster slice counts at once, since a short one looks slow for what each call costs beyond its tokens. A
+        slower one counts half: attention slows down as prompts grow, but a busy machine is soon free again.
+        """
         if tokens < _LEAST or seconds <= 0:
             return
         rate = tokens / seconds
-        self._rate = rate if self._rate is None else (self._rate + rate) / 2
+        self._rate = rate if self._rate is None else max(rate, (self._rate + rate) / 2)
