@@ -6,7 +6,7 @@ This box has one place, its local engine, until a cloud endpoint is configured.
 from dataclasses import dataclass
 from typing import Literal
 
-from agent.contract.errors import Code, JobError
+from agent.contract.errors import NO_VISION, Code, JobError
 from agent.contract.jobs import Job
 
 
@@ -35,7 +35,7 @@ class Decision:
 def place(job: Job, box: Box) -> Decision | JobError:
     """Decide where ``job`` runs on ``box``, or why it runs nowhere."""
     if job.images:
-        return JobError(Code.UNSUPPORTED, "this box has no vision model: send frames to a box that has one")
+        return JobError(Code.UNSUPPORTED, NO_VISION)
     if job.placement == "cloud_only":
         sentence = "this box has no cloud endpoint: ask for prefer_cloud or prefer_local instead"
         return JobError(Code.CLOUD_UNAVAILABLE, sentence, retryable=False)

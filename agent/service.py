@@ -4,7 +4,6 @@ import asyncio
 import secrets
 import signal
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Never
 
@@ -12,7 +11,7 @@ import structlog
 
 from agent import __version__, status
 from agent.admission import Queue
-from agent.bus import Bus, Delivery, MqttBus
+from agent.bus import Delivery, MqttBus
 from agent.contract.events import Final
 from agent.contract.jobs import Job, Key
 from agent.contract.messages import Outgoing
@@ -45,23 +44,16 @@ class Service:
         settings: its configuration.
         spool: open; `run` closes it.
         engine: what answers; by default the local one, with the configured model.
-        make_bus: makes what it is reached by; by default MQTT, as configured.
 
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        spool: Spool,
-        engine: Engine | None = None,
-        make_bus: Callable[..., Bus] = MqttBus,
-    ) -> None:
+    def __init__(self, settings: Settings, spool: Spool, engine: Engine | None = None) -> None:
         self.settings = settings
         self.topics = Topics(settings.mqtt.root, settings.device.id)
         self.counters = Counters()
         self.spool = spool
         self.engine: Engine = engine or local_engine(settings)
-        self.bus = make_bus(settings.mqtt, self.topics, receive=self._receive, on_connected=self._announce)
+        self.bus = MqttBus(settings.mqtt, self.topics, receive=self._receive, on_connected=self._announce)
         self.outbox = Outbox(spool, self.bus, self.topics)
         self.dispatcher = Dispatcher(
             self.engine,

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from agent.bench.rig import children
+
 EDGE_SLM = Path(sysconfig.get_path("scripts")) / "edge-slm"
 
 
@@ -61,13 +63,9 @@ class Box:
     @property
     def worker(self) -> int:
         """The process id of the inference process."""
-        children = [
-            int(child)
-            for task in Path(f"/proc/{self.pid}/task").iterdir()
-            for child in (task / "children").read_text().split()
-        ]
-        assert len(children) == 1, f"the box has the children {children}"
-        return children[0]
+        found = children(self.pid)
+        assert len(found) == 1, f"the box has the children {found}"
+        return found[0]
 
     def start(self) -> None:
         """Start it; it comes online by itself."""

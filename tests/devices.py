@@ -148,6 +148,14 @@ class Device:
         await self.until(lambda: any(body["state"] == name for body in self.of(job_id, "state")))
         return next(body for body in self.of(job_id, "state") if body["state"] == name)
 
+    async def caught_up(self) -> None:
+        """Wait until the box has handled all that was published before.
+
+        It handles messages in order: one that it refuses at once marks that the earlier ones are through.
+        """
+        self.publish("text", {"id": "marker", "prompt": 5})
+        await self.final("marker")
+
     async def any_final(self) -> dict[str, Any]:
         """Wait for a final of whatever job, and return the first."""
         await self.until(lambda: any(heard.topic.endswith("/final") for heard in self.heard))

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from agent.contract.body import Body, read_body
-from agent.contract.errors import Code, JobError
+from agent.contract.errors import NO_VISION, Code, JobError
 from agent.contract.jobs import Job, Key, Reply, Sampling
 from agent.contract.messages import Inbound
 from agent.contract.topics import Kind, Route, Topics, is_identifier
@@ -88,9 +88,7 @@ def read_request(message: Inbound, route: Route, topics: Topics, limits: Limits,
             f"the request has {size:,} bytes, and at most {limit:,} are accepted here",
         )
     if frame:
-        return refuse(
-            sent_id or new_id, Code.UNSUPPORTED, "this box has no vision model: send frames to a box that has one"
-        )
+        return refuse(sent_id or new_id, Code.UNSUPPORTED, NO_VISION)
     try:
         fields = _fields(message, route)
     except ValueError as error:

@@ -207,7 +207,7 @@ class Database:
 
     def refuse(self, final: StoredFinal) -> Receipt:
         """Store the final of what never was a request, unless its key is known."""
-        if self._execute("SELECT 1 FROM requests WHERE client = ? AND id = ?", final.key).fetchone():
+        if self._unfinished(final.key):
             return Receipt.RUNNING
         if self._send_again(final.key):
             return Receipt.FINISHED
@@ -216,7 +216,7 @@ class Database:
 
     def known(self, key: Key) -> Receipt:
         """Tell what is known of a key, without a write."""
-        if self._execute("SELECT 1 FROM requests WHERE client = ? AND id = ?", key).fetchone():
+        if self._unfinished(key):
             return Receipt.RUNNING
         finished = self._execute("SELECT 1 FROM finals WHERE client = ? AND id = ?", key).fetchone()
         return Receipt.FINISHED if finished else Receipt.NEW
@@ -245,6 +245,9 @@ class Database:
             " AND seq NOT IN (SELECT final FROM outbox) ORDER BY finished_at LIMIT ?)",
             (before, _EXPIRED_AT_ONCE),
         ).rowcount
+
+    def _unfinished(self, key: Key) -> bool:
+        return self._execute("SELECT 1 FROM requests WHERE client = ? AND id = ?", key).fetchone() is not None
 
     def _send_again(self, key: Key) -> bool:
         """Put the final of ``key`` into the outbox, if it does not wait there; False if there is none."""

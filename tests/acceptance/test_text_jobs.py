@@ -141,15 +141,21 @@ async def test_cancel_ends_a_job_that_ask_began(box: MakeBox) -> None:
         assert json.loads(out.splitlines()[-1])["state"] == "CANCELED"
 
 
+async def asking_for_long(box: Box) -> asyncio.subprocess.Process:
+    """Start `ask` on a long answer, and return when its first word is out."""
+    asking = await asyncio.create_subprocess_exec(
+        *(EDGE_SLM, "ask", "--config", str(box.config), "--max-tokens", "2000", "Tell me a very long story."),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert asking.stdout is not None
+    await asking.stdout.read(1)
+    return asking
+
+
 async def test_ctrl_c_in_ask_cancels_the_job(box: MakeBox) -> None:
     async with box() as running:
-        asking = await asyncio.create_subprocess_exec(
-            *(EDGE_SLM, "ask", "--config", running.config, "--max-tokens", "2000", "Tell me a very long story."),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        assert asking.stdout is not None
-        await asking.stdout.read(1)
+        asking = await asking_for_long(running)
         asking.send_signal(signal.SIGINT)
         await asking.communicate()
         assert (asking.returncode, (await running.logged("job.finished"))["code"]) == (130, "canceled")
@@ -163,13 +169,7 @@ async def test_ask_says_what_to_do_when_no_box_is_there(broker: Broker) -> None:
 
 async def test_ask_says_so_when_the_broker_goes_away(box: MakeBox, broker: Broker) -> None:
     async with box() as running:
-        asking = await asyncio.create_subprocess_exec(
-            *(EDGE_SLM, "ask", "--config", str(running.config), "--max-tokens", "2000", "Tell me a very long story."),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        assert asking.stdout is not None
-        await asking.stdout.read(1)
+        asking = await asking_for_long(running)
         broker.kill()
         _, error = await asking.communicate()
         last = error.decode().splitlines()[-1]

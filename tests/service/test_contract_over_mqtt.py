@@ -20,12 +20,6 @@ def talking() -> FakeEngine:
     return FakeEngine(words=["Hello", " world"])
 
 
-async def everything_before_is_handled(device: Device) -> None:
-    """Messages are handled in order: one that is refused at once marks that the earlier ones are through."""
-    device.publish("text", {"id": "marker", "prompt": 5})
-    await device.final("marker")
-
-
 async def test_a_job_is_accepted_started_streamed_and_ended(start: Start, device: Device) -> None:
     async with start(talking()):
         device.publish("text", {"id": "j1", "prompt": "Hi"})
@@ -173,7 +167,7 @@ async def test_a_repeat_of_a_running_job_changes_nothing(start: Start, device: D
         for _ in range(3):
             device.publish("text", {"id": "j1", "prompt": "x"})
         attempt = await engine.attempt(Key("dev7", "j1"))
-        await everything_before_is_handled(device)
+        await device.caught_up()
         attempt.start()
         attempt.finish()
         await device.final("j1")
@@ -196,7 +190,7 @@ async def test_a_bad_repeat_of_a_running_job_does_not_end_it(start: Start, devic
         device.publish("text", {"id": "j1", "prompt": "x"})
         attempt = await engine.attempt(Key("dev7", "j1"))
         device.publish("text", {"id": "j1", "prompt": 5})
-        await everything_before_is_handled(device)
+        await device.caught_up()
         attempt.start()
         attempt.finish()
         assert (await device.final("j1"))["state"] == "SUCCEEDED"
@@ -227,7 +221,7 @@ async def test_refusals_that_nobody_can_ask_for_again_are_not_kept(start: Start,
     async with start(FakeEngine(words=["Hi"])) as service:
         device.publish("text", b"\xff")
         final = await device.any_final()
-        await everything_before_is_handled(device)
+        await device.caught_up()
         await eventually(lambda: not service.spool.unsent)
         assert await service.spool.known(Key("dev7", final["id"])) is Receipt.NEW
         assert await service.spool.known(Key("dev7", "marker")) is Receipt.FINISHED
@@ -247,7 +241,7 @@ async def test_what_nobody_can_be_answered_for_is_counted(
 ) -> None:
     async with start(talking()) as service:
         device.publish(kind, payload)
-        await everything_before_is_handled(device)
+        await device.caught_up()
         # Only what is subscribed to arrives at all.
         assert service.counters.ignored == (1 if kind == "cancel" else 0)
 

@@ -106,8 +106,7 @@ async def test_a_repeat_of_a_running_job_is_not_refused_for_the_disk(
         with monkeypatch.context() as sick:
             sick.setattr(service.spool, "accept", full)
             device.publish("text", {"id": "j1", "prompt": "x"})
-            device.publish("text", {"id": "marker", "prompt": 5})
-            await device.final("marker")
+            await device.caught_up()
         attempt.start()
         attempt.finish()
         assert (await device.final("j1"))["state"] == "SUCCEEDED"
@@ -122,8 +121,7 @@ async def test_a_repeat_of_a_finished_job_is_not_refused_for_the_disk(
         with monkeypatch.context() as sick:
             sick.setattr(service.spool, "accept", full)
             device.publish("text", {"id": "j1", "prompt": "x"})
-            device.publish("text", {"id": "marker", "prompt": 5})
-            await device.final("marker")
+            await device.caught_up()
         device.publish("text", {"id": "j1", "prompt": "x"})
         assert await device.final("j1", 2) == first
 
