@@ -13,6 +13,9 @@ from agent.settings import Settings
 
 Path: TypeAlias = tuple[str, ...]
 
+# In a path, where the user chooses a name.
+ANY = "*"
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:
@@ -22,8 +25,8 @@ class Kind:
         shape: a section's ``keys`` with values, a ``list``, or a single ``value``.
         optional: whether null means something, too.
         secret: whether it must not be seen.
-        section: the model that declares a section's keys.
-        item: annotation of a list's items.
+        section: the model that declares a section's keys; None where they are names of the user's choice.
+        item: annotation of a list's items, or of what such a name stands for.
 
     """
 
@@ -44,12 +47,16 @@ class Kind:
             return cls.of(inner, optional=True)
         if origin is tuple:
             return cls("list", optional, item=arguments[0])
+        if origin is dict:
+            return cls("keys", optional, item=arguments[1])
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             return cls("keys", optional, section=annotation)
         return cls("value", optional, secret=annotation is SecretStr)
 
     def below(self, name: str) -> "Kind | None":
         """Return what may stand at the key ``name`` in here; None if there is no such key."""
+        if self.shape == "keys" and self.section is None:
+            return Kind.of(self.item)
         field = self.section.model_fields.get(name) if self.section else None
         return None if field is None else Kind.of(field.annotation)
 
@@ -68,13 +75,15 @@ def dotted(path: Path) -> str:
 
 
 def fields(section: type[BaseModel] = Settings, above: Path = ()) -> Iterator[tuple[Path, FieldInfo]]:
-    """Yield every key with a value of its own, in order; a section is one where it may be null."""
+    """Yield every key with a value of its own, in order; a section is one where it may be null, or has `ANY` in it."""
     for name, field in section.model_fields.items():
         kind = Kind.of(field.annotation)
         if kind.section is None or kind.optional:
             yield (*above, name), field
         if kind.section is not None:
             yield from fields(kind.section, (*above, name))
+        elif kind.shape == "keys" and (named := Kind.of(kind.item).section):
+            yield from fields(named, (*above, name, ANY))
 
 
 def nearest(path: Path) -> str | None:
@@ -102,4 +111,6 @@ def table() -> str:
 def _default(field: FieldInfo) -> str:
     if field.default_factory is not None or field.default is None:
         return ""
+    if field.is_required():
+        return "required"
     return f"`{list(field.default) if isinstance(field.default, tuple) else field.default}`"

@@ -163,7 +163,7 @@ class _Layers:
             self._problems += [self._complaint(error) for error in invalid.errors(include_url=False)]
         if self._problems:
             raise ConfigError(self._problems)
-        origin = {dotted(path): Origin("default") for path, _ in keys.fields()}
+        origin = {dotted(path): Origin("default") for path, _ in keys.fields() if keys.ANY not in path}
         origin |= {dotted(path): self._origins[path] for path in _leaves(self._tree)}
         return Loaded(settings, MappingProxyType(origin))
 
@@ -185,7 +185,7 @@ class _Layers:
         self._origins[path] = origin
         if _is_null(node):
             # A section of which every key is commented out says nothing.
-            return {} if kind.section and not kind.optional else None
+            return {} if kind.shape == "keys" and not kind.optional else None
         match kind.shape, node:
             case "keys", MappingNode():
                 return self._mapping(node, path, source)
@@ -217,7 +217,8 @@ class _Layers:
 
     def _complaint(self, error: ErrorDetails) -> str:
         """Say what is wrong with a value, who set it, and what was expected."""
-        path = tuple(str(step) for step in error["loc"])
+        # Where the name of a user's choice is wrong, pydantic adds a step that says so.
+        path = tuple(str(step) for step in error["loc"] if step != "[key]")
         said = [path[:n] for n in range(len(path), 0, -1) if path[:n] in self._origins]
         where = f"{self._origins[said[0]]}: " if said else ""
         kind, value = keys.at(path), error["input"]

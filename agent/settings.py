@@ -69,15 +69,29 @@ class Mqtt(_Section):
 class Models(_Section):
     """Which model serves what, and where models are kept."""
 
-    text: str = Field(default="smollm2-135m", description="A catalogue name, or a folder with a genai_config.json.")
+    text: str | None = Field(
+        default="smollm2-135m",
+        description="A catalogue name, or a folder with a genai_config.json; null lets the vision model do both.",
+    )
+    vision: str | None = Field(default=None, description="The same, for pictures; without one they are refused.")
     dir: Path | None = Field(default=None, description="Where pulled models are kept; by default state_dir/models.")
+
+    @model_validator(mode="after")
+    def _there_is_one(self) -> Self:
+        if self.text is None and self.vision is None:
+            raise ValueError("name a text model, a vision model, or both")
+        return self
 
 
 class Engine(_Section):
     """The local engine's share of the machine."""
 
     slots: Annotated[int, Field(ge=1, le=64)] = Field(
-        default=4, description="Jobs that run at the same time; each has a KV cache of its own."
+        default=4, description="Jobs that the text model runs at the same time; each has a KV cache of its own."
+    )
+    # A picture at 16 crops takes 2,509 tokens, which are 1 GB of KV cache in Phi-3.5-vision on CPU.
+    vision_slots: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=1, description="Jobs that the vision model runs at the same time."
     )
     threads: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="Threads of one inference step; by default one a physical core."
@@ -88,7 +102,7 @@ class Queue(_Section):
     """How much may wait."""
 
     max_jobs: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        default=64, description="Jobs waiting to start; one more is refused with queue_full."
+        default=64, description="Jobs waiting to start, for each model; one more is refused with queue_full."
     )
 
 
@@ -98,14 +112,70 @@ class Limits(_Section):
     # Eight times the text that fills a window of 8,192 tokens. A request is read on the event loop: 1 MiB of nested
     # brackets took 80 ms there, and what waits is kept in memory.
     text_bytes: Annotated[int, Field(ge=1024)] = Field(
-        default=256 << 10, description="Largest request that is text or JSON."
+        default=256 << 10, description="Largest request on the text topic."
     )
-    image_bytes: Annotated[int, Field(ge=1024)] = Field(
-        default=8 << 20, description="Largest raw frame, a JPEG or a PNG."
+    # The queue holds 64 MiB of pictures; a larger request could never get in.
+    image_bytes: Annotated[int, Field(ge=1024, le=64 << 20)] = Field(
+        default=8 << 20, description="Largest request on an image topic, a frame or JSON with pictures in base64."
     )
+    # 75 MB decoded. Cameras for a Raspberry Pi have 12 million.
+    image_pixels: Annotated[int, Field(ge=256)] = Field(
+        default=25_000_000, description="Largest picture, in pixels; a larger one is refused before it is decoded."
+    )
+    # At low detail, 12 fill a window of 4,096 tokens.
+    images: Annotated[int, Field(ge=1, le=256)] = Field(default=10, description="Most pictures of one job.")
     max_tokens: Annotated[int, Field(ge=1)] = Field(
         default=512, description="Longest answer of a job that does not say, in tokens."
     )
+
+
+class Camera(_Section):
+    """What is asked about a camera's pictures where their request does not say, and which frames are looked at.
+
+    A retained message on the camera's config topic has the same keys, and wins over these.
+    """
+
+    prompt: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="The question about each raw frame."
+    )
+    detail: Literal["low", "auto", "high"] = Field(
+        default="auto", description="How closely a picture is looked at: 1, 4 or 16 crops of 336 pixels at the most."
+    )
+    max_tokens: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Longest answer, in tokens.")
+    priority: Literal["low", "normal", "high"] = Field(default="normal", description="Of the camera's jobs.")
+    min_interval_s: Annotated[float, Field(ge=0)] = Field(
+        default=0, description="Between the starts of two raw frames; the latest one waits for its time."
+    )
+    skip_similar: Annotated[int, Field(ge=0, le=32)] | None = Field(
+        default=None,
+        description="A raw frame is skipped if at most so many of 64 bits of its perceptual hash differ from the last "
+        "frame's that was looked at; null looks at all.",
+    )
+    placement: Literal["prefer_local", "local_only", "prefer_cloud", "cloud_only"] | None = Field(
+        default=None, description="Where its jobs may run; local_only cannot be loosened by a request."
+    )
+    private: bool = Field(default=False, description="Its pictures never leave the box, whatever a request says.")
+
+
+class Source(_Section):
+    """A topic of somebody else's on which frames arrive; the source's name is the {client} of their answers."""
+
+    topic: Annotated[str, Field(min_length=1, max_length=1024)] = Field(
+        description="A topic filter; one level may be {camera}, as in frigate/{camera}/+/snapshot."
+    )
+    camera: Identifier | None = Field(default=None, description="The camera, if no level of the topic names it.")
+    prompt: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="The question, for cameras that have no prompt of their own."
+    )
+
+    @model_validator(mode="after")
+    def _names_a_camera_in_a_topic_filter(self) -> Self:
+        levels = self.topic.split("/")
+        if (levels.count("{camera}") == 1) == (self.camera is not None) or levels.count("{camera}") > 1:
+            raise ValueError("the camera is one level of the topic, {camera}, or is given as camera")
+        if any(set(level) & set("+#\0") and level not in ("+", "#") for level in levels) or "#" in levels[:-1]:
+            raise ValueError("the topic is no MQTT topic filter: + stands for a whole level, and # for the last ones")
+        return self
 
 
 class Streaming(_Section):
@@ -150,6 +220,10 @@ class Settings(BaseSettings):
     engine: Engine = Field(default_factory=Engine)
     queue: Queue = Field(default_factory=Queue)
     limits: Limits = Field(default_factory=Limits)
+    cameras: dict[Identifier, Camera] = Field(default_factory=dict, description="Cameras by their names.")
+    sources: dict[Identifier, Source] = Field(
+        default_factory=dict, description="Topics of others on which frames arrive, by names of your choice."
+    )
     streaming: Streaming = Field(default_factory=Streaming)
     spool: Spool = Field(default_factory=Spool)
     log: Log = Field(default_factory=Log)

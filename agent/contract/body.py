@@ -1,5 +1,7 @@
 """The JSON object of a request: the names it may hold, their values, and what is wrong with it in one sentence.
 
+A raw frame is read as such an object, too, made of its camera's defaults and the message's user properties.
+
 A hostile body is refused before it costs anything: it is walked for unknown names first, and that walk ends
 early, because pydantic gathers an error for each of a million of them, in seconds. Where a body may hold a list,
 pydantic stops at the first element that is wrong.
@@ -7,20 +9,25 @@ pydantic stops at the first element that is wrong.
 
 import difflib
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Any, NamedTuple, Self, TypeAlias
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeAlias
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from agent.contract import pictures
+from agent.contract.errors import Code, JobError
 from agent.contract.jobs import (
-    ImagePart,
-    ImageUrl,
+    Detail,
     JsonSchema,
     Message,
+    Part,
+    PicturePart,
     Policy,
     Priority,
     ResponseFormat,
+    Role,
     Sampling,
+    Strict,
     Text,
     TextPart,
 )
@@ -39,14 +46,49 @@ _TAGS = (3, 5)
 _Place: TypeAlias = tuple[str | int, ...]
 
 
+class ImageUrl(Strict):
+    """A picture by data URI; ``detail`` is OpenAI's."""
+
+    url: Text
+    detail: Detail | None = None
+
+
+class ImagePart(Strict):
+    """A picture among a turn's content."""
+
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+class Turn(Strict):
+    """One turn of a conversation, as in OpenAI's chat completions."""
+
+    role: Role
+    content: (
+        Text
+        | Annotated[
+            list[Annotated[TextPart | ImagePart, Field(discriminator="type")]],
+            Field(fail_fast=True, min_length=1, max_length=256),
+        ]
+    )
+
+
+class Bounds(NamedTuple):
+    """How much of pictures one job may bring: how many, and of how many pixels each."""
+
+    pictures: int
+    pixels: int
+
+
 class Body(Sampling):
     """The JSON object a client may send; its fields are those of the contract and no others."""
 
     id: str | None = None
     prompt: Text | None = None
-    messages: Annotated[list[Message], Field(fail_fast=True, min_length=1, max_length=_MAX_MESSAGES)] | None = None
+    messages: Annotated[list[Turn], Field(fail_fast=True, min_length=1, max_length=_MAX_MESSAGES)] | None = None
     image: Text | None = None
-    images: Annotated[list[Text], Field(fail_fast=True, min_length=1, max_length=100)] | None = None
+    images: Annotated[list[Text], Field(fail_fast=True, min_length=1)] | None = None
+    detail: Detail = "auto"
     model: Text | None = None
     response_format: ResponseFormat | None = None
     stream: bool = True
@@ -54,11 +96,6 @@ class Body(Sampling):
     deadline_s: Annotated[float, Field(gt=0, le=31_536_000)] | None = None
     placement: Policy | None = None
     private: bool = False
-
-    @property
-    def pictures(self) -> list[str]:
-        """The pictures beside the prompt, in base64 or as data URIs."""
-        return self.images or ([self.image] if self.image else [])
 
     @model_validator(mode="before")
     @classmethod
@@ -76,7 +113,7 @@ class Body(Sampling):
             raise PydanticCustomError("both", "give either `prompt` or `messages`, not both")
         if self.images is not None and self.image is not None:
             raise PydanticCustomError("both_images", "give either `image` or `images`, not both")
-        if self.messages is not None and self.pictures:
+        if self.messages is not None and (self.image or self.images):
             raise PydanticCustomError("images", "with `messages`, put pictures into their content as image_url parts")
         if self.response_format and (self.response_format.type == "json_schema") != bool(
             self.response_format.json_schema
@@ -86,25 +123,75 @@ class Body(Sampling):
             )
         return self
 
-    def conversation(self) -> tuple[Message, ...]:
-        """Return the turns, a bare prompt being one turn of the user."""
+    def conversation(self, bounds: Bounds, frame: bytes | None = None) -> tuple[tuple[Message, ...], tuple[bytes, ...]]:
+        """Return the turns and their pictures, a bare prompt being one turn of the user, after its pictures.
+
+        Args:
+            bounds: what one job may bring.
+            frame: a picture that came raw.
+
+        Raises:
+            JobError: a picture cannot be used.
+
+        """
+        album = _Album(bounds)
         if self.messages is not None:
-            return tuple(_compact(message) for message in self.messages)
-        if not self.pictures:
-            return (Message(role="user", content=self.prompt or ""),)
-        urls = [each if each.startswith("data:") else f"data:;base64,{each}" for each in self.pictures]
-        parts: list[TextPart | ImagePart] = [ImagePart(type="image_url", image_url=ImageUrl(url=url)) for url in urls]
+            turns = tuple(self._message(turn, album) for turn in self.messages)
+            return turns, tuple(album.files)
+        texts = self.images or ([self.image] if self.image else [])
+        album.expect(len(texts) + (frame is not None))
+        parts: list[Part] = [album.add(*pictures.from_text(text), self.detail) for text in texts]
+        if frame is not None:
+            parts.append(album.add(frame, None, self.detail))
+        if not parts:
+            return (Message(role="user", content=self.prompt or ""),), ()
         if self.prompt is not None:
             parts.append(TextPart(type="text", text=self.prompt))
-        return (Message(role="user", content=parts),)
+        return (Message(role="user", content=parts),), tuple(album.files)
+
+    def _message(self, turn: Turn, album: "_Album") -> Message:
+        if isinstance(turn.content, str):
+            return Message(role=turn.role, content=turn.content)
+        album.expect(sum(isinstance(part, ImagePart) for part in turn.content))
+        parts: list[Part] = [
+            part
+            if isinstance(part, TextPart)
+            else album.add(*pictures.from_text(part.image_url.url), part.image_url.detail or self.detail)
+            for part in turn.content
+        ]
+        if any(isinstance(part, PicturePart) for part in parts):
+            return Message(role=turn.role, content=parts)
+        # A part costs memory, many times its text, for as long as it waits.
+        return Message(role=turn.role, content="\n".join(part.text for part in parts if isinstance(part, TextPart)))
 
 
-def read_body(fields: dict[str, Any], *, pictures_suffice: bool) -> Body:
+class _Album:
+    """The pictures of one request, gathered in their order."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.files: list[bytes] = []
+        self._bounds = bounds
+
+    def expect(self, count: int) -> None:
+        """Refuse pictures that are too many before the first of them is decoded from base64."""
+        count += len(self.files)
+        if count > self._bounds.pictures:
+            raise JobError(
+                Code.TOO_LARGE, f"the request has {count} pictures or more, and may have {self._bounds.pictures}"
+            )
+
+    def add(self, data: bytes, said: str | None, detail: Detail) -> PicturePart:
+        pictures.judge(data, self._bounds.pixels, said)
+        self.files.append(data)
+        return PicturePart(type="picture", index=len(self.files) - 1, detail=detail)
+
+
+def read_body(fields: dict[str, Any], no_prompt: str = "give a `prompt` or `messages`") -> Body:
     """Validate a request's fields.
 
     Args:
         fields: the JSON object, parsed. A field that is null counts as left out.
-        pictures_suffice: whether a prompt may be missing where there are pictures.
+        no_prompt: what to say to a request that asks nothing.
 
     Raises:
         ValueError: with a sentence that names the place, and the nearest known name of an unknown one.
@@ -115,16 +202,9 @@ def read_body(fields: dict[str, Any], *, pictures_suffice: bool) -> Body:
         body = Body.model_validate({name: value for name, value in fields.items() if value is not None})
     except ValidationError as error:
         raise ValueError(_sentence(error)) from None
-    if body.prompt is None and body.messages is None and not (pictures_suffice and body.pictures):
-        raise ValueError("give a `prompt` or `messages`")
+    if body.prompt is None and body.messages is None:
+        raise ValueError(no_prompt)
     return body
-
-
-def _compact(message: Message) -> Message:
-    """Join a turn's texts if it has nothing else: a part costs memory, many times its text, for as long as it waits."""
-    if isinstance(message.content, str) or message.images:
-        return message
-    return Message(role=message.role, content=message.text)
 
 
 class _Shape(NamedTuple):
@@ -142,7 +222,7 @@ def _shape(*models: type[BaseModel], **inside: _Shape) -> _Shape:
 # What is inside a schema is its own.
 _REQUEST = _shape(
     Body,
-    messages=_shape(Message, content=_shape(TextPart, ImagePart, image_url=_shape(ImageUrl))),
+    messages=_shape(Turn, content=_shape(TextPart, ImagePart, image_url=_shape(ImageUrl))),
     response_format=_shape(ResponseFormat, json_schema=_shape(JsonSchema)),
 )
 

@@ -34,7 +34,6 @@ _RETRYABLE = frozenset(
     }
 )
 
-# For a frame that comes raw, which is refused before it is a job, and for pictures in a job.
 NO_VISION = "this box has no vision model: send frames to a box that has one"
 
 

@@ -31,6 +31,8 @@ def state(
     attempt: int,
     position: int = 0,
     predicted_wait_s: float | None = None,
+    *,
+    camera: str | None = None,
 ) -> bytes:
     """Build a ``state`` message.
 
@@ -40,10 +42,14 @@ def state(
         attempt: counts from 1; a new one begins with ``restarted`` and ``seq`` 0.
         position: jobs to be started before this one.
         predicted_wait_s: seconds until it starts, by measured service times; None while nothing is measured.
+        camera: of a job that came on an image topic.
 
     """
     queue = {"position": position, "predicted_wait_s": predicted_wait_s}
-    return encode({"v": VERSION, "id": job_id, "state": name, "attempt": attempt, "queue": queue})
+    data: dict[str, object] = {"v": VERSION, "id": job_id, "state": name, "attempt": attempt, "queue": queue}
+    if camera is not None:
+        data["camera"] = camera
+    return encode(data)
 
 
 def chunk(job_id: str, attempt: int, seq: int, text: str) -> bytes:
@@ -89,6 +95,8 @@ class Final:
     Attributes:
         seq: how many chunks were published in this attempt; with fewer received, some were lost on the way.
         notice: what the client should know besides, such as a response topic that was not used.
+        camera: of a job that came on an image topic; whoever publishes frames without ids has nothing else to
+            tell their answers apart by.
 
     """
 
@@ -103,6 +111,7 @@ class Final:
     timing: Timing = Timing()
     error: JobError | None = None
     notice: str | None = None
+    camera: str | None = None
 
     def encode(self, node: str) -> bytes:
         """Serialise as the contract's ``final``, answered by ``node``."""
@@ -121,6 +130,8 @@ class Final:
             "timing": {name: _rounded(value) for name, value in _flat(self.timing).items()},
             "error": None if self.error is None else self.error.as_dict(),
         }
+        if self.camera is not None:
+            data["camera"] = self.camera
         if self.notice is not None:
             data["notice"] = self.notice
         return encode(data)

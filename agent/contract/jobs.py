@@ -1,5 +1,7 @@
 """A job as the house carries it: validated, normalised, and able to go to disk and back."""
 
+import struct
+from itertools import accumulate, pairwise
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -7,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Priority: TypeAlias = Literal["low", "normal", "high"]
 Policy: TypeAlias = Literal["prefer_local", "local_only", "prefer_cloud", "cloud_only"]
 Role: TypeAlias = Literal["system", "user", "assistant"]
+Detail: TypeAlias = Literal["low", "auto", "high"]
 
 Text: TypeAlias = Annotated[str, Field(min_length=1)]
 
@@ -18,41 +21,41 @@ class Key(NamedTuple):
     id: str
 
 
-class _Strict(BaseModel):
-    """No coercion, no unknown field, no NaN: what a client sent is what it meant. No error shows what was sent."""
+class Strict(BaseModel):
+    """No coercion, no unknown field, no NaN: what was sent is what was meant. No error shows what was sent."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 
-class ImageUrl(_Strict):
-    """A picture by data URI; ``detail`` is OpenAI's."""
-
-    url: Text
-    detail: Literal["low", "auto", "high"] = "auto"
-
-
-class TextPart(_Strict):
+class TextPart(Strict):
     """A text part of a message's content."""
 
     type: Literal["text"]
     text: Text
 
 
-class ImagePart(_Strict):
-    """A picture among a message's content."""
+class PicturePart(Strict):
+    """Where a picture stands among a message's content.
 
-    type: Literal["image_url"]
-    image_url: ImageUrl
+    Attributes:
+        index: which of the job's pictures.
+        detail: how closely the model looks: at 1, 4 or 16 crops of it at the most.
+
+    """
+
+    type: Literal["picture"]
+    index: int
+    detail: Detail = "auto"
 
 
-Part: TypeAlias = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+Part: TypeAlias = Annotated[TextPart | PicturePart, Field(discriminator="type")]
 
 
-class Message(_Strict):
-    """One turn of a conversation, as in OpenAI's chat completions."""
+class Message(Strict):
+    """One turn of a conversation."""
 
     role: Role
-    content: Text | Annotated[list[Part], Field(fail_fast=True, min_length=1, max_length=256)]
+    content: Text | list[Part]
 
     @property
     def text(self) -> str:
@@ -61,15 +64,8 @@ class Message(_Strict):
             return self.content
         return "\n".join(part.text for part in self.content if isinstance(part, TextPart))
 
-    @property
-    def images(self) -> list[ImageUrl]:
-        """The turn's pictures, in order."""
-        if isinstance(self.content, str):
-            return []
-        return [part.image_url for part in self.content if isinstance(part, ImagePart)]
 
-
-class JsonSchema(_Strict):
+class JsonSchema(Strict):
     """OpenAI's wrapper around a JSON schema."""
 
     name: str | None = None
@@ -78,14 +74,14 @@ class JsonSchema(_Strict):
     strict: bool | None = None
 
 
-class ResponseFormat(_Strict):
+class ResponseFormat(Strict):
     """What shape the answer must have; ``json_schema`` needs its schema."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
 
 
-class Sampling(_Strict):
+class Sampling(Strict):
     """How the next token is chosen. Unset means the model's own default (greedy, if it has none)."""
 
     max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
@@ -98,7 +94,7 @@ class Sampling(_Strict):
     ] = ()
 
 
-class Reply(_Strict):
+class Reply(Strict):
     """Where a job's answers go, and what must be echoed with them.
 
     Attributes:
@@ -113,12 +109,38 @@ class Reply(_Strict):
     notice: str | None = None
 
 
-class Job(_Strict):
-    """One accepted request. It is what the spool stores and every later room reads."""
+class Frame(Strict):
+    """What a camera's policy asks of one of its frames; only a raw frame is one, a JSON job stands for itself.
+
+    Attributes:
+        min_interval_s: how long after the last frame of this camera was taken up this one may be, in seconds.
+        similar_bits: how many of the 64 bits of a perceptual hash may differ from the last frame's that was looked
+            at for this one to be skipped; None to look at all.
+
+    """
+
+    min_interval_s: float = 0.0
+    similar_bits: int | None = None
+
+
+class Job(Strict):
+    """One accepted request. It is what the spool stores and every later room reads.
+
+    Attributes:
+        pictures: JPEG, PNG or GIF files as they came, their headers judged; the messages say where they stand.
+        camera: the topic's camera, for everything that came on an image topic.
+        named: whether its client chose the id, and so can repeat the request.
+        frame: set for a raw frame: a newer one of the same client and camera takes its place while it waits.
+
+    """
 
     client: str
     id: str
     messages: tuple[Message, ...]
+    pictures: Annotated[tuple[bytes, ...], Field(exclude=True, repr=False)] = ()
+    camera: str | None = None
+    frame: Frame | None = None
+    named: bool = True
     model: str | None = None
     sampling: Sampling = Sampling()
     response_format: ResponseFormat | None = None
@@ -134,16 +156,35 @@ class Job(_Strict):
         """The job's identity on this node."""
         return Key(self.client, self.id)
 
-    @property
-    def images(self) -> int:
-        """How many pictures the job carries."""
-        return sum(len(message.images) for message in self.messages)
-
     def dump(self) -> bytes:
-        """Serialise for the spool."""
-        return self.model_dump_json(exclude_defaults=True, by_alias=True).encode()
+        """Serialise for the spool: a line of JSON, the pictures' lengths, the pictures.
+
+        Pictures are not escaped into the JSON: a frame of 8 MiB would hold the event loop for 30 ms.
+        """
+        line = self.model_dump_json(exclude_defaults=True, by_alias=True).encode()
+        if not self.pictures:
+            return line
+        lengths = struct.pack(f"<{len(self.pictures)}I", *map(len, self.pictures))
+        return b"".join((line, b"\n", struct.pack("<I", len(self.pictures)), lengths, *self.pictures))
 
     @classmethod
     def load(cls, data: bytes) -> "Job":
-        """Read back what `dump` wrote."""
-        return cls.model_validate_json(data)
+        """Read back what `dump` wrote.
+
+        Raises:
+            ValueError: this version cannot read it.
+
+        """
+        line, _, rest = data.partition(b"\n")
+        job = cls.model_validate_json(line)
+        if not rest:
+            return job
+        try:
+            (count,) = struct.unpack_from("<I", rest)
+            lengths = struct.unpack_from(f"<{count}I", rest, 4)
+        except struct.error as error:
+            raise ValueError("the pictures' lengths are cut off") from error
+        ends = list(accumulate(lengths, initial=4 + 4 * count))
+        if ends[-1] != len(rest):
+            raise ValueError("the pictures are cut off")
+        return job.model_copy(update={"pictures": tuple(rest[begin:end] for begin, end in pairwise(ends))})

@@ -6,19 +6,20 @@ under: the one that was sent, if it can be read from what was sent, else a new o
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic_core import from_json
 
-from agent.contract.body import Body, read_body
-from agent.contract.errors import NO_VISION, Code, JobError
-from agent.contract.jobs import Job, Key, Reply, Sampling
+from agent.contract.body import Body, Bounds, read_body
+from agent.contract.errors import Code, JobError
+from agent.contract.jobs import Frame, Job, Key, Reply, Sampling
 from agent.contract.messages import Inbound
 from agent.contract.topics import Kind, Route, Topics, is_identifier
 
 # What a raw payload may say in MQTT 5 user properties. Others are not ours: bridges and brokers add their own.
 _PROPERTIES = ("model", "max_tokens", "priority", "placement", "stream")
+_FRAME_PROPERTIES = ("prompt", "detail", *_PROPERTIES)
 _FRAME = (b"\xff\xd8\xff", b"\x89PNG")  # JPEG, PNG
 _BOM = b"\xef\xbb\xbf"
 # `bytes.lstrip` would copy the payload to look at one character; `*+` does not go back over a megabyte of spaces.
@@ -28,25 +29,49 @@ _ID_FIRST = re.compile(rb'(?:\xef\xbb\xbf)?\s*+\{\s*+"id"\s*+:\s*+"([A-Za-z0-9_-
 _FIRST_BYTES = 256
 # Of an object that is broken further on, what is read a second time for its id.
 _SALVAGED_BYTES = 64 << 10
+# An image request may be large because of its pictures, and base64 has none of JSON's own signs. So much of these takes
+# 20 ms to parse; 8 MiB of them take a second, on the event loop.
+_MAX_SIGNS = 65_536
+_SIGNS = (b",", b"{", b"[")
 # Correlation data goes out with every chunk, and a chunk is often one word: beyond this it would cost the link and
 # the subscribers' queues more than the answer. A UUID has 36 bytes, a W3C traceparent 55.
 _MAX_ECHO_BYTES = 256
+# What a camera's policy says to keep its pictures here, by the request's field that says the same.
+_STRICTEST = {"private": True, "placement": "local_only"}
 # Ours are shorter. Pydantic and the JSON parser word some of them, and may come to repeat what a client sent.
 _MAX_SENTENCE = 400
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The largest payloads that are read at all.
+    """The largest requests that are read at all.
 
     Attributes:
-        text_bytes: of plain text, and of JSON on either topic.
-        image_bytes: of a raw JPEG or PNG.
+        text_bytes: on the text topic.
+        image_bytes: on an image topic, raw or JSON.
+        pictures: how many a job may bring, and of how many pixels each.
 
     """
 
     text_bytes: int
     image_bytes: int
+    pictures: Bounds
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What a camera's requests ask for where they do not say, and how its raw frames are thinned out.
+
+    Attributes:
+        fields: of a request's JSON object. A camera that is private, or local only, stays so whatever a request says.
+
+    """
+
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    frame: Frame = field(default_factory=Frame)
+
+
+_NONE = Defaults()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +81,12 @@ class Refusal:
     key: Key
     reply: Reply
     error: JobError
+    camera: str | None = None
 
 
-def read_request(message: Inbound, route: Route, topics: Topics, limits: Limits, new_id: str) -> Job | Refusal:
+def read_request(
+    message: Inbound, route: Route, topics: Topics, limits: Limits, new_id: str, defaults: Defaults = _NONE
+) -> Job | Refusal:
     """Read a text or image request.
 
     Args:
@@ -67,43 +95,53 @@ def read_request(message: Inbound, route: Route, topics: Topics, limits: Limits,
         topics: this node's topics, to judge a response topic by.
         limits: the largest payloads accepted.
         new_id: the id to use if the request brings none.
+        defaults: its camera's, for an image request.
 
     """
     reply = _reply(message, route.client, topics)
     sent_id = _id_from_correlation(message)
 
-    def refuse(job_id: str, code: Code, sentence: str) -> Refusal:
+    def refuse(job_id: str | None, error: ValueError | JobError) -> Refusal:
+        code, sentence = (error.code, error.message) if isinstance(error, JobError) else (Code.BAD_REQUEST, str(error))
         short = sentence if len(sentence) <= _MAX_SENTENCE else f"{sentence[:_MAX_SENTENCE]}…"
-        return Refusal(Key(route.client, job_id), reply, JobError(code, short))
+        return Refusal(Key(route.client, job_id or sent_id or new_id), reply, JobError(code, short), route.camera)
 
-    frame = route.kind is Kind.IMAGE and message.payload.startswith(_FRAME)
-    # JSON is held to the smaller bound on the image topic too: it is parsed on the event loop, and no vision model
-    # is there that its pictures could be for.
-    limit = limits.image_bytes if frame else limits.text_bytes
-    if len(message.payload) > limit:
-        size = len(message.payload)
-        return refuse(
-            _first_id(message.payload) or sent_id or new_id,
-            Code.TOO_LARGE,
-            f"the request has {size:,} bytes, and at most {limit:,} are accepted here",
-        )
-    if frame:
-        return refuse(sent_id or new_id, Code.UNSUPPORTED, NO_VISION)
+    too_large = _too_large(message.payload, route, limits)
+    if too_large is not None:
+        return refuse(_first_id(message.payload), JobError(Code.TOO_LARGE, too_large))
+    frame = message.payload if route.kind is Kind.IMAGE and is_frame(message.payload) else None
     try:
-        fields = _fields(message, route)
+        fields = _fields(message, route) if frame is None else _from_properties(message.properties, _FRAME_PROPERTIES)
     except ValueError as error:
-        return refuse(_salvaged_id(message.payload) or sent_id or new_id, Code.BAD_REQUEST, str(error))
-
+        return refuse(_salvaged_id(message.payload), error)
     job_id = fields.get("id")
-    if job_id is None:
-        job_id = sent_id or new_id
-    elif not isinstance(job_id, str) or not is_identifier(job_id):
-        return refuse(sent_id or new_id, Code.BAD_REQUEST, "`id` must be a string of 1 to 64 of A-Z a-z 0-9 _ -")
+    if job_id is not None and not (isinstance(job_id, str) and is_identifier(job_id)):
+        return refuse(None, ValueError("`id` must be a string of 1 to 64 of A-Z a-z 0-9 _ -"))
+    key = Key(route.client, job_id or sent_id or new_id)
     try:
-        body = read_body(fields, pictures_suffice=route.kind is Kind.IMAGE)
-    except ValueError as error:
-        return refuse(job_id, Code.BAD_REQUEST, str(error))
-    return _job(body, Key(route.client, job_id), reply, message.expiry_s)
+        body = read_body(_over(defaults.fields, fields), _no_prompt(route, topics))
+        messages, pictures = body.conversation(limits.pictures, frame)
+    except (ValueError, JobError) as error:
+        return refuse(key.id, error)
+    if route.kind is Kind.IMAGE and not pictures:
+        missing = "an image request needs a picture: `image`, `images`, or image_url parts in its `messages`"
+        return refuse(key.id, ValueError(missing))
+    return _job(
+        body,
+        key,
+        message,
+        reply,
+        messages=messages,
+        pictures=pictures,
+        camera=route.camera,
+        frame=None if frame is None else defaults.frame,
+        named=key.id != new_id,
+    )
+
+
+def is_frame(payload: bytes) -> bool:
+    """Whether a payload is a raw frame, by its first bytes."""
+    return payload.startswith(_FRAME)
 
 
 def read_cancel(message: Inbound) -> str | None:
@@ -185,10 +223,40 @@ def _fields(message: Inbound, route: Route) -> dict[str, Any]:
     return {"prompt": prompt, **_from_properties(message.properties)}
 
 
-def _from_properties(properties: Mapping[str, str]) -> dict[str, Any]:
+def _no_prompt(route: Route, topics: Topics) -> str:
+    if route.camera is None:
+        return "give a `prompt` or `messages`"
+    return (
+        f"nothing is asked about the camera {route.camera}: set `cameras.{route.camera}.prompt` on the box, publish "
+        f"one to {topics.camera_config(route.camera)}, or send a `prompt` (with a raw frame, as an MQTT 5 property)"
+    )
+
+
+def _too_large(payload: bytes, route: Route, limits: Limits) -> str | None:
+    """Say why a payload is not read at all, or None if it is."""
+    limit = limits.image_bytes if route.kind is Kind.IMAGE else limits.text_bytes
+    if len(payload) > limit:
+        return f"the request has {len(payload):,} bytes, and at most {limit:,} are accepted here"
+    if len(payload) > limits.text_bytes and not is_frame(payload) and sum(map(payload.count, _SIGNS)) > _MAX_SIGNS:
+        return "the request has too many parts: what is larger than a text request should be so by its pictures"
+    return None
+
+
+def _over(defaults: Mapping[str, Any], sent: dict[str, Any]) -> dict[str, Any]:
+    """Lay a request's fields over its camera's. What keeps a camera's pictures here is not the client's to undo."""
+    if not defaults:
+        return sent
+    said = {name: value for name, value in sent.items() if value is not None}
+    kept = {name for name, strictest in _STRICTEST.items() if defaults.get(name) == strictest}
+    if "messages" in said:
+        defaults = {name: value for name, value in defaults.items() if name != "prompt"}
+    return {**defaults, **{name: value for name, value in said.items() if name not in kept}}
+
+
+def _from_properties(properties: Mapping[str, str], names: tuple[str, ...] = _PROPERTIES) -> dict[str, Any]:
     """Read the user properties that are ours; what they spell is checked with the rest."""
     found: dict[str, Any] = {}
-    for name in _PROPERTIES:
+    for name in names:
         if name not in properties:
             continue
         text = properties[name]
@@ -201,12 +269,11 @@ def _from_properties(properties: Mapping[str, str]) -> dict[str, Any]:
     return found
 
 
-def _job(body: Body, key: Key, reply: Reply, expiry_s: int | None) -> Job:
-    bounds = [each for each in (body.deadline_s, expiry_s) if each is not None]
+def _job(body: Body, key: Key, message: Inbound, reply: Reply, **more: Any) -> Job:  # noqa: ANN401
+    bounds = [each for each in (body.deadline_s, message.expiry_s) if each is not None]
     return Job(
         client=key.client,
         id=key.id,
-        messages=body.conversation(),
         model=body.model,
         sampling=Sampling.model_validate({name: getattr(body, name) for name in Sampling.model_fields}),
         response_format=body.response_format,
@@ -216,4 +283,5 @@ def _job(body: Body, key: Key, reply: Reply, expiry_s: int | None) -> Job:
         placement=body.placement,
         private=body.private,
         reply=reply,
+        **more,
     )

@@ -59,10 +59,20 @@ class Topics:
         return f"{self.root}/{self.node}/metrics"
 
     @property
-    def subscriptions(self) -> tuple[str, ...]:
+    def requests(self) -> tuple[str, ...]:
         """Topic filters that bring every request of every client."""
         base = f"{self.root}/{self.node}/req/+"
         return (f"{base}/text", f"{base}/image/+", f"{base}/cancel")
+
+    def camera_config(self, camera: str) -> str:
+        """Name the retained topic with a camera's prompt and policy; ``+`` for the filter that brings all."""
+        return f"{self.root}/{self.node}/config/camera/{camera}"
+
+    def read_camera_config(self, topic: str) -> str | None:
+        """Read whose policy a topic has; None if it is no such topic."""
+        prefix = self.camera_config("")
+        camera = topic.removeprefix(prefix)
+        return camera if topic.startswith(prefix) and is_identifier(camera) else None
 
     def request(self, client: str, kind: Kind, camera: str | None = None) -> str:
         """Name the topic on which ``client`` asks for ``kind``."""

@@ -6,13 +6,15 @@ from collections.abc import Iterable
 
 import pytest
 
+from agent.contract.body import Bounds
 from agent.contract.jobs import Job
 from agent.contract.messages import Inbound
 from agent.contract.requests import Limits, Refusal, read_request
 from agent.contract.topics import Kind, Route, Topics
+from tests.contract.pictures import PNG, text
 
 TOPICS = Topics("slm", "box1")
-LIMITS = Limits(text_bytes=1 << 20, image_bytes=8 << 20)
+LIMITS = Limits(text_bytes=1 << 20, image_bytes=8 << 20, pictures=Bounds(1000, 1_000_000))
 TEXT = Route(Kind.TEXT, "dev7")
 IMAGE = Route(Kind.IMAGE, "dev7", "porch")
 
@@ -74,9 +76,22 @@ def test_no_legal_size_holds_the_loop(name: str) -> None:
     assert isinstance(found, Refusal)
 
 
-@pytest.mark.parametrize("element", ["{}", "1", PART])
-def test_eight_megabytes_on_the_image_topic_do_not_either(element: str) -> None:
-    payload = content(many(element, (8 << 20) - 100))
+IMAGES = {
+    "empty parts": content(many("{}", (8 << 20) - 100)),
+    "numbers": content(many("1", (8 << 20) - 100)),
+    "good parts": content(many(PART, (8 << 20) - 100)),
+    "many pictures": prompt("images", f"[{many(QUOTED, 256 << 10)},{'A' * (7 << 20)!r}]".replace("'", '"')),
+    "a picture of spaces": prompt("image", f'"{" " * (8_000_000)}"'),
+    "a picture of umlauts": prompt("image", f'"{"ä" * (4_000_000)}"'),
+    "a picture of escapes": prompt("image", '"' + r"\u0041" * 1_300_000 + '"'),
+    "spaces": b" " * 8_000_000,
+    "brackets": b"[" * 8_000_000,
+}
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_eight_megabytes_on_the_image_topic_do_not_either(name: str) -> None:
+    payload = IMAGES[name]
     started = time.thread_time()
     found = read(payload, IMAGE)
     assert time.thread_time() - started < ENOUGH
@@ -98,7 +113,7 @@ def test_a_large_broken_object_is_refused_under_its_id(pad: str) -> None:
 
 
 def test_a_long_conversation_of_texts_and_pictures_is_accepted() -> None:
-    picture = '{"type":"image_url","image_url":{"url":"data:;base64,AAAA"}}'
+    picture = f'{{"type":"image_url","image_url":{{"url":"data:;base64,{text(PNG)}"}}}}'
     assert isinstance(read(turns([f'{{"role":"user","content":[{PART},{picture}]}}'] * 1000)), Job)
 
 

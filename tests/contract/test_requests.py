@@ -1,6 +1,7 @@
 """What a client may send, and what it is told when it sends something else."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,23 +9,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from agent.contract.body import Body
+from agent.contract.body import Body, Bounds
 from agent.contract.errors import Code
-from agent.contract.jobs import ImagePart, ImageUrl, Job, Key, Message, Reply, TextPart
+from agent.contract.jobs import Frame, Job, Key, Message, PicturePart, Reply, Sampling, TextPart
 from agent.contract.messages import Inbound
-from agent.contract.requests import Limits, Refusal, read_cancel, read_request
+from agent.contract.requests import Defaults, Limits, Refusal, read_cancel, read_request
+from agent.contract.sources import Source
 from agent.contract.topics import Kind, Route, Topics, is_identifier
+from tests.contract.pictures import GIF, JPEG, PNG, plain, text
 
 TOPICS = Topics("slm", "box1")
-LIMITS = Limits(text_bytes=64_000, image_bytes=64_000)
+LIMITS = Limits(text_bytes=64_000, image_bytes=64_000, pictures=Bounds(3, 10_000))
 ROUTE = Route(Kind.TEXT, "dev7")
 PORCH = Route(Kind.IMAGE, "dev7", "porch")
 MADE = "made-id"
 
 
-def read(payload: bytes | dict[str, Any], route: Route = ROUTE, **properties: Any) -> Job | Refusal:
+def read(
+    payload: bytes | dict[str, Any],
+    route: Route = ROUTE,
+    defaults: Defaults | None = None,
+    limits: Limits = LIMITS,
+    **properties: Any,
+) -> Job | Refusal:
     data = json.dumps(payload).encode() if isinstance(payload, dict) else payload
-    return read_request(Inbound("unused", data, **properties), route, TOPICS, LIMITS, MADE)
+    return read_request(Inbound("unused", data, **properties), route, TOPICS, limits, MADE, defaults or Defaults())
 
 
 def job(payload: bytes | dict[str, Any], **properties: Any) -> Job:
@@ -77,6 +86,9 @@ def test_every_field_of_the_contract_reaches_the_job() -> None:
     assert found.model_dump(exclude={"reply", "messages"}) == {
         "client": "dev7",
         "id": "j1",
+        "camera": None,
+        "frame": None,
+        "named": True,
         "model": "m",
         "sampling": {
             "max_tokens": 5,
@@ -106,14 +118,20 @@ def test_one_stop_string_is_a_list_of_one() -> None:
 
 
 def test_content_parts_keep_their_text_and_their_pictures_in_order() -> None:
-    url = "data:image/png;base64,AAAA"
     content = [
         {"type": "text", "text": "first"},
-        {"type": "image_url", "image_url": {"url": url}},
+        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{text(PNG)}", "detail": "low"}},
         {"type": "text", "text": "last"},
+        {"type": "image_url", "image_url": {"url": text(JPEG)}},
     ]
-    message = job({"messages": [{"role": "user", "content": content}]}).messages[0]
-    assert (message.text, [image.url for image in message.images]) == ("first\nlast", [url])
+    found = job({"messages": [{"role": "user", "content": content}], "detail": "high"})
+    assert found.messages[0].content == [
+        TextPart(type="text", text="first"),
+        PicturePart(type="picture", index=0, detail="low"),
+        TextPart(type="text", text="last"),
+        PicturePart(type="picture", index=1, detail="high"),
+    ]
+    assert found.pictures == (PNG, JPEG)
 
 
 def test_a_turn_of_texts_alone_is_kept_as_one_text() -> None:
@@ -134,28 +152,121 @@ def test_a_name_that_is_unknown_is_refused_with_null_too() -> None:
     assert refusal({"prompt": "x", "max_token": None}).error.message.startswith("unknown field `max_token`")
 
 
-@pytest.mark.parametrize(("field", "count"), [({"image": "AAAA"}, 1), ({"images": ["AAAA", "BBBB"]}, 2)])
-def test_on_the_image_topic_pictures_need_no_prompt(field: dict[str, Any], count: int) -> None:
-    found = read(field, PORCH)
-    assert isinstance(found, Job)
-    assert (found.messages[0].text, found.images) == ("", count)
+def test_pictures_go_before_the_prompt_in_their_order() -> None:
+    found = job({"prompt": "What is it?", "images": [text(PNG), text(GIF)]}, route=PORCH)
+    pictures = [PicturePart(type="picture", index=index, detail="auto") for index in (0, 1)]
+    assert found.messages[0].content == [*pictures, TextPart(type="text", text="What is it?")]
+    assert (found.pictures, found.camera, found.frame) == ((PNG, GIF), "porch", None)
 
 
-def test_a_picture_goes_before_the_prompt_as_a_data_uri() -> None:
-    picture = ImagePart(type="image_url", image_url=ImageUrl(url="data:;base64,AAAA"))
-    prompt = TextPart(type="text", text="What is it?")
-    assert job({"prompt": "What is it?", "image": "AAAA"}).messages[0].content == [picture, prompt]
+@pytest.mark.parametrize("payload", [{"image": text(PNG)}, {}])
+def test_nothing_asked_is_refused(payload: dict[str, Any]) -> None:
+    assert refusal(payload).error.message == "give a `prompt` or `messages`"
 
 
-@pytest.mark.parametrize(("payload", "route"), [({"image": "AAAA"}, ROUTE), ({}, PORCH)])
-def test_nothing_asked_is_refused(payload: dict[str, Any], route: Route) -> None:
-    assert refusal(payload, route=route).error.message == "give a `prompt` or `messages`"
+@pytest.mark.parametrize("payload", [PNG, {"image": text(PNG)}])
+def test_a_camera_of_which_nothing_is_asked_is_refused_and_told_the_three_ways(payload: Any) -> None:
+    assert refusal(payload, route=PORCH).error.message == (
+        "nothing is asked about the camera porch: set `cameras.porch.prompt` on the box, publish one to "
+        "slm/box1/config/camera/porch, or send a `prompt` (with a raw frame, as an MQTT 5 property)"
+    )
 
 
-def test_a_picture_without_a_prompt_survives_the_way_to_disk_and_back() -> None:
-    found = read({"image": "AAAA"}, PORCH)
-    assert isinstance(found, Job)
+def test_an_image_request_without_a_picture_is_refused() -> None:
+    assert refusal({"prompt": "x"}, route=PORCH).error.message == (
+        "an image request needs a picture: `image`, `images`, or image_url parts in its `messages`"
+    )
+
+
+ASKED = Defaults({"prompt": "Who is it?", "detail": "low", "max_tokens": 9, "priority": "low"}, Frame(min_interval_s=2))
+
+
+def test_a_raw_frame_is_asked_what_its_camera_is_asked() -> None:
+    found = job(JPEG, route=PORCH, defaults=ASKED)
+    picture = PicturePart(type="picture", index=0, detail="low")
+    assert found == Job(
+        client="dev7",
+        id=MADE,
+        messages=(Message(role="user", content=[picture, TextPart(type="text", text="Who is it?")]),),
+        pictures=(JPEG,),
+        camera="porch",
+        frame=Frame(min_interval_s=2),
+        named=False,
+        sampling=Sampling(max_tokens=9),
+        priority="low",
+    )
+
+
+def test_a_raw_frames_user_properties_go_over_its_cameras() -> None:
+    found = job(JPEG, route=PORCH, defaults=ASKED, properties={"prompt": "What?", "detail": "high", "max_tokens": "5"})
+    assert found.messages[0].text == "What?"
+    assert found.messages[0].content[0] == PicturePart(type="picture", index=0, detail="high")
+    assert (found.sampling.max_tokens, found.priority) == (5, "low")
+
+
+def test_a_json_jobs_fields_go_over_its_cameras() -> None:
+    found = job({"image": text(PNG), "prompt": "What?", "max_tokens": None}, route=PORCH, defaults=ASKED)
+    assert (found.messages[0].text, found.sampling.max_tokens, found.frame) == ("What?", 9, None)
+
+
+def test_messages_take_the_place_of_a_cameras_prompt() -> None:
+    content = [{"type": "image_url", "image_url": {"url": text(PNG)}}]
+    found = job({"messages": [{"role": "user", "content": content}]}, route=PORCH, defaults=ASKED)
+    assert found.messages == (Message(role="user", content=[PicturePart(type="picture", index=0, detail="low")]),)
+
+
+@pytest.mark.parametrize(
+    ("camera", "asked", "found"),
+    [
+        ({"private": True}, {"private": False}, (True, None)),
+        ({"private": False}, {"private": True}, (True, None)),
+        ({"placement": "local_only"}, {"placement": "cloud_only"}, (False, "local_only")),
+        ({"placement": "prefer_cloud"}, {"placement": "local_only"}, (False, "local_only")),
+    ],
+)
+def test_what_keeps_a_cameras_pictures_on_the_box_is_not_undone_by_a_request(
+    camera: dict[str, Any], asked: dict[str, Any], found: tuple[bool, str | None]
+) -> None:
+    job_ = job({"image": text(PNG), "prompt": "x", **asked}, route=PORCH, defaults=Defaults(camera))
+    assert (job_.private, job_.placement) == found
+
+
+def test_an_id_from_the_correlation_data_makes_a_frame_repeatable() -> None:
+    found = job(JPEG, route=PORCH, defaults=ASKED, correlation=b"f1")
+    assert (found.id, found.named) == ("f1", True)
+
+
+@pytest.mark.parametrize(
+    ("images", "code"),
+    [
+        ([text(PNG)] * 4, Code.TOO_LARGE),
+        (["AAAA"] * 100, Code.TOO_LARGE),
+        (["AAAA"], Code.BAD_REQUEST),
+        ([text(plain(101, 100))], Code.TOO_LARGE),
+        ([f"data:image/gif;base64,{text(PNG)}"], Code.BAD_REQUEST),
+    ],
+)
+def test_pictures_that_cannot_be_used_are_refused_under_the_requests_id(images: list[str], code: Code) -> None:
+    found = refusal({"id": "j1", "prompt": "x", "images": images}, route=PORCH)
+    assert (found.key.id, found.error.code, found.camera) == ("j1", code, "porch")
+
+
+def test_pictures_are_counted_over_all_messages() -> None:
+    content = [{"type": "image_url", "image_url": {"url": text(PNG)}}] * 2
+    found = refusal({"messages": [{"role": "user", "content": content}] * 2}, route=PORCH)
+    assert found.error.message == "the request has 4 pictures or more, and may have 3"
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_pictures_survive_the_way_to_disk_and_back(count: int) -> None:
+    found = job({"prompt": "x\n", "images": [text(PNG)] * count}, route=PORCH, defaults=ASKED)
     assert Job.load(found.dump()) == found
+
+
+@pytest.mark.parametrize("cut", [1, len(PNG), len(PNG) + 3])
+def test_pictures_that_are_cut_off_on_disk_are_no_job(cut: int) -> None:
+    with pytest.raises(ValueError, match="cut off"):
+        Job.load(job(PNG, route=PORCH, defaults=ASKED).dump()[:-cut])
 
 
 @pytest.mark.parametrize(
@@ -235,7 +346,7 @@ def test_bad_input_is_refused_with_a_sentence(payload: bytes | dict[str, Any], s
 
 
 def test_an_unknown_field_without_a_neighbour_is_told_what_is_known() -> None:
-    assert "known are deadline_s, id, image" in refusal({"prompt": "x", "zzz": 1}).error.message
+    assert "known are deadline_s, detail, id, image" in refusal({"prompt": "x", "zzz": 1}).error.message
 
 
 @pytest.mark.parametrize(
@@ -292,18 +403,13 @@ def test_an_oversize_request_is_refused_by_its_size_under_the_id_that_comes_firs
     assert (found.key, found.error.code) == (Key("dev7", "big"), Code.TOO_LARGE)
 
 
-def test_json_on_the_image_topic_is_held_to_the_size_of_a_text() -> None:
-    limits = Limits(text_bytes=1_000, image_bytes=64_000)
-    found = read_request(Inbound("unused", b'{"image": "' + b"A" * 2_000 + b'"}'), PORCH, TOPICS, limits, MADE)
+@pytest.mark.parametrize("payload", [JPEG, {"image": text(JPEG), "prompt": "x"}])
+def test_an_image_request_is_held_to_the_size_of_an_image(payload: Any) -> None:
+    limits = Limits(text_bytes=100, image_bytes=10_000, pictures=LIMITS.pictures)
+    assert isinstance(read(payload, PORCH, ASKED, limits), Job)
+    found = read(payload, PORCH, ASKED, replace(limits, image_bytes=200))
     assert isinstance(found, Refusal)
     assert found.error.code is Code.TOO_LARGE
-
-
-def test_a_raw_frame_is_held_to_the_size_of_an_image() -> None:
-    limits = Limits(text_bytes=1_000, image_bytes=64_000)
-    found = read_request(Inbound("unused", b"\xff\xd8\xff" + b"A" * 2_000), PORCH, TOPICS, limits, MADE)
-    assert isinstance(found, Refusal)
-    assert found.error.code is Code.UNSUPPORTED
 
 
 @pytest.mark.parametrize("bad", ["a/b", "+", "#", "", "x" * 65, "ä", 5, ["j1"]])
@@ -405,11 +511,6 @@ def test_any_other_response_topic_is_not_used_and_the_final_will_say_so(topic: s
     assert str(reply.notice).startswith("the response topic was not used: ")
 
 
-@pytest.mark.parametrize("payload", [b"\xff\xd8\xff\xe0...", b"\x89PNG\r\n\x1a\n..."])
-def test_a_raw_frame_is_unsupported_without_a_vision_model(payload: bytes) -> None:
-    assert refusal(payload, route=PORCH).error.code is Code.UNSUPPORTED
-
-
 def test_what_is_no_picture_and_no_json_is_refused_on_the_image_topic() -> None:
     assert refusal(b"Hi", route=PORCH).error.message == "an image request is a JPEG, a PNG or a JSON object"
 
@@ -463,6 +564,7 @@ def test_no_topic_makes_the_reader_stumble(tail: str) -> None:
         ("slm/box1/req/dev7/cancel", Route(Kind.CANCEL, "dev7")),
         ("slm/box1/req/dev7/image/porch", Route(Kind.IMAGE, "dev7", "porch")),
         ("slm/box1/req/dev7/image", None),
+        ("slm/box1/config/camera/porch", None),
         ("slm/box1/req/de v7/text", None),
         ("slm/box2/req/dev7/text", None),
         ("slm/box1/res/dev7/j1/final", None),
@@ -470,3 +572,41 @@ def test_no_topic_makes_the_reader_stumble(tail: str) -> None:
 )
 def test_request_topics_are_read(topic: str, route: Route | None) -> None:
     assert TOPICS.read(topic) == route
+
+
+@pytest.mark.parametrize(
+    ("topic", "camera"),
+    [
+        ("slm/box1/config/camera/porch", "porch"),
+        ("slm/box1/config/camera/a/b", None),
+        ("slm/box1/config/camera/", None),
+        ("slm/box2/config/camera/porch", None),
+    ],
+)
+def test_config_topics_are_read(topic: str, camera: str | None) -> None:
+    assert TOPICS.read_camera_config(topic) == camera
+
+
+FRIGATE = Source("frigate", "frigate/{camera}/+/snapshot")
+
+
+@pytest.mark.parametrize(
+    ("source", "topic", "camera"),
+    [
+        (FRIGATE, "frigate/porch/person/snapshot", "porch"),
+        (FRIGATE, "frigate/porch/person", None),
+        (FRIGATE, "frigate/porch/person/snapshot/x", None),
+        (FRIGATE, "frigate/po rch/person/snapshot", None),
+        (FRIGATE, "other/porch/person/snapshot", None),
+        (Source("lab", "lab/cam/jpg", "lab1"), "lab/cam/jpg", "lab1"),
+        (Source("lab", "lab/{camera}/#"), "lab/den", "den"),
+        (Source("lab", "lab/{camera}/#"), "lab/den/a/b", "den"),
+        (Source("lab", "lab/{camera}/#"), "lab", None),
+    ],
+)
+def test_a_sources_topics_are_read(source: Source, topic: str, camera: str | None) -> None:
+    assert source.read(topic) == (None if camera is None else Route(Kind.IMAGE, source.client, camera))
+
+
+def test_a_source_subscribes_to_every_camera() -> None:
+    assert FRIGATE.filter == "frigate/+/+/snapshot"
