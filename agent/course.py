@@ -42,6 +42,7 @@ def ended_unstarted(ticket: Ticket, error: JobError, now: float) -> Final:
         timing=Timing(queued_s=now - ticket.received_at, total_s=now - ticket.received_at),
         error=error,
         notice=ticket.job.reply.notice,
+        camera=ticket.job.camera,
     )
 
 
@@ -171,6 +172,7 @@ class Course:
             timing=self._timing(),
             error=error,
             notice=self.ticket.job.reply.notice,
+            camera=self.ticket.job.camera,
         )
 
     def _timing(self) -> Timing:

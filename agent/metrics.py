@@ -17,6 +17,7 @@ class Counters:
         duplicates: repeats of known jobs.
         ignored: messages that nobody could be answered for.
         broken: messages that met a defect.
+        similar_frames: frames that were skipped because the one before looked the same.
         finished: finals by their error code, ``ok`` for success.
         completion_tokens: tokens produced.
 
@@ -26,6 +27,7 @@ class Counters:
     duplicates: int = 0
     ignored: int = 0
     broken: int = 0
+    similar_frames: int = 0
     finished: Counter[str] = field(default_factory=Counter)
     completion_tokens: int = 0
 

@@ -53,10 +53,10 @@ class Outbox:
         """Look for rows that were added."""
         self._wake.set()
 
-    async def finish(self, final: Final, reply: Reply) -> bool:
-        """Store a job's final, however long the disk refuses; False if one stands already."""
+    async def finish(self, final: Final, reply: Reply, *, repeatable: bool) -> bool:
+        """Store a job's final, however long the disk refuses; False if one stands already. See `refuse`."""
         # Meanwhile the job stays unfinished on disk: a crash now costs a second run and never the answer.
-        stored = self._stored(final, reply)
+        stored = replace(self._stored(final, reply), repeatable=repeatable)
         new = await _patiently(lambda: self._spool.finish(stored))
         self.wake()
         return new

@@ -4,26 +4,33 @@ import asyncio
 import secrets
 import signal
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Never
 
 import structlog
 
 from agent import __version__, status
-from agent.admission import Queue
-from agent.bus import Delivery, MqttBus
+from agent.admission import Ticket
+from agent.bus import Delivery, MqttBus, Subscription
+from agent.cameras import Cameras
+from agent.contract.body import Bounds
+from agent.contract.errors import Code
 from agent.contract.events import Final
-from agent.contract.jobs import Job, Key
+from agent.contract.jobs import Key
 from agent.contract.messages import Outgoing
 from agent.contract.requests import Limits
+from agent.contract.sources import Source
 from agent.contract.topics import Topics
 from agent.dispatcher import Dispatcher
-from agent.engines.base import Engine
+from agent.engines.base import Engine, SimilarFrame
 from agent.engines.local import LocalEngine
 from agent.intake import Intake
 from agent.metrics import Counters
-from agent.models.store import resolve
+from agent.models.catalogue import ModelError
+from agent.models.store import describe, resolve
 from agent.outbox import Outbox
+from agent.placement import Station
 from agent.settings import Settings
 from agent.spool import Spool, SpoolError
 
@@ -43,21 +50,33 @@ class Service:
     Args:
         settings: its configuration.
         spool: open; `run` closes it.
-        engine: what answers; by default the local one, with the configured model.
+        engines: what answers; by default the local ones, with the configured models.
 
     """
 
-    def __init__(self, settings: Settings, spool: Spool, engine: Engine | None = None) -> None:
+    def __init__(self, settings: Settings, spool: Spool, engines: Mapping[Station, Engine] | None = None) -> None:
         self.settings = settings
         self.topics = Topics(settings.mqtt.root, settings.device.id)
         self.counters = Counters()
         self.spool = spool
-        self.engine: Engine = engine or local_engine(settings)
-        self.bus = MqttBus(settings.mqtt, self.topics, receive=self._receive, on_connected=self._announce)
+        self.engines = engines or local_engines(settings)
+        sources = [Source(name, each.topic, each.camera) for name, each in settings.sources.items()]
+        self.bus = MqttBus(
+            settings.mqtt,
+            self.topics,
+            [
+                # First, so that no frame is asked about by an old prompt.
+                Subscription(self.topics.camera_config("+"), retained=True),
+                *map(Subscription, self.topics.requests),
+                *(Subscription(source.filter) for source in sources),
+            ],
+            receive=self._receive,
+            on_connected=self._announce,
+        )
         self.outbox = Outbox(spool, self.bus, self.topics)
         self.dispatcher = Dispatcher(
-            self.engine,
-            Queue(settings.queue.max_jobs),
+            self.engines,
+            settings.queue.max_jobs,
             self._finish,
             self._restarted,
             topics=self.topics,
@@ -65,10 +84,12 @@ class Service:
             flush_s=settings.streaming.flush_ms / 1000,
             clock=time.monotonic,
         )
-        limits = Limits(settings.limits.text_bytes, settings.limits.image_bytes)
+        limits = settings.limits
         self.intake: Intake = Intake(
             self.topics,
-            limits,
+            sources,
+            Cameras(settings.cameras, settings.sources),
+            Limits(limits.text_bytes, limits.image_bytes, Bounds(limits.images, limits.image_pixels)),
             spool,
             self.dispatcher,
             self.outbox,
@@ -81,14 +102,15 @@ class Service:
         try:
             await self.intake.recover(await self.spool.recover())
             async with asyncio.TaskGroup() as side:
+                works = {f"engine.{station}": engine.serve() for station, engine in self.engines.items()}
+                works |= {f"health.{station}": self._follow_health(each) for station, each in self.engines.items()}
                 tasks = [
                     side.create_task(work, name=name)
                     for name, work in {
-                        "engine": self.engine.serve(),
+                        **works,
                         "dispatcher": self.dispatcher.run(),
                         "outbox": self.outbox.run(),
                         "bus": self.bus.run(),
-                        "health": self._follow_health(),
                         "metrics": self._tell_metrics(),
                         "expiry": self._expire(),
                     }.items()
@@ -104,7 +126,8 @@ class Service:
 
     async def _shut_down(self) -> None:
         """Drain, in this order: take no message, start no job, let jobs end, let finals out, say goodbye."""
-        _log.info("service.draining", running=self.dispatcher.load.active, queued=self.dispatcher.load.queued)
+        loads = self.dispatcher.loads
+        _log.info("service.draining", loads={station: (load.active, load.queued) for station, load in loads.items()})
         await self.intake.close(_INTAKE_S)
         left = await self.dispatcher.drain(self.settings.drain_s)
         try:
@@ -118,9 +141,14 @@ class Service:
     def _receive(self, delivery: Delivery) -> None:
         self.intake.receive(delivery)
 
-    async def _finish(self, job: Job, final: Final) -> None:
-        if not await self.outbox.finish(final, job.reply):
+    async def _finish(self, ticket: Ticket, final: Final) -> None:
+        job, error = ticket.job, final.error
+        if not ticket.stored and error is not None and error.code is Code.SUPERSEDED:
+            # Of a frame that was never written to disk, nobody looked at it: no more is its answer.
+            await self.outbox.deliver_unstored(final, job.reply)
+        elif not await self.outbox.finish(final, job.reply, repeatable=job.named):
             return
+        self.counters.similar_frames += isinstance(error, SimilarFrame)
         code = "ok" if final.error is None else str(final.error.code)
         self.counters.finished[code] += 1
         self.counters.completion_tokens += final.usage.completion_tokens
@@ -146,11 +174,12 @@ class Service:
 
     def _announce(self) -> None:
         """Tell what this box is, each time the broker hears of it and each time it changes."""
-        self.bus.send(Outgoing(self.topics.info, status.info(self.settings, self.engine.health), 1, retain=True))
+        healths = {station: engine.health for station, engine in self.engines.items()}
+        self.bus.send(Outgoing(self.topics.info, status.info(self.settings, healths), 1, retain=True))
 
-    async def _follow_health(self) -> Never:
+    async def _follow_health(self, engine: Engine) -> Never:
         while True:
-            health = await self.engine.changed()
+            health = await engine.changed()
             _log.info("engine.changed", state=health.state, model=health.model, detail=health.detail)
             self._announce()
 
@@ -163,10 +192,10 @@ class Service:
             tokens, since = produced, now
             payload = status.metrics(
                 self.topics.node,
-                self.dispatcher.load,
+                self.dispatcher.loads,
                 self.counters,
                 asdict(self.bus.stats),
-                engine_bytes=self.engine.resident_bytes,
+                engine_bytes={station: engine.resident_bytes for station, engine in self.engines.items()},
                 rate=rate,
                 unsent=self.spool.unsent,
             )
@@ -183,17 +212,34 @@ class Service:
             await asyncio.sleep(_EXPIRE_EVERY_S)
 
 
-def local_engine(settings: Settings) -> LocalEngine:
-    """Build the engine that runs the configured text model on this box."""
-    folder = resolve(settings.models.text, settings.models_dir)
-    return LocalEngine(
-        # Of a folder only its name is told: where it lies is nobody's business on the wire.
-        folder.name,
-        folder,
-        slots=settings.engine.slots,
-        threads=settings.engine.threads,
-        default_max_tokens=settings.limits.max_tokens,
-    )
+def local_engines(settings: Settings) -> dict[Station, Engine]:
+    """Build an engine for each configured model.
+
+    Raises:
+        ModelError: a model is not there, or cannot do what it is configured for.
+
+    """
+    wanted: dict[Station, tuple[str | None, int]] = {
+        "text": (settings.models.text, settings.engine.slots),
+        "vision": (settings.models.vision, settings.engine.vision_slots),
+    }
+    folders = {station: resolve(name, settings.models_dir) for station, (name, _) in wanted.items() if name is not None}
+    if "vision" in folders and "image" not in describe(folders["vision"]).modalities:
+        name = settings.models.vision
+        raise ModelError(f"models.vision: {name} reads text alone; name a model that takes pictures, or set it to null")
+    if len(folders) > len({*folders.values()}):
+        raise ModelError("models.text and models.vision are the same: set models.text to null, and it serves both")
+    return {
+        station: LocalEngine(
+            # Of a folder only its name is told: where it lies is nobody's business on the wire.
+            folder.name,
+            folder,
+            slots=wanted[station][1],
+            threads=settings.engine.threads,
+            default_max_tokens=settings.limits.max_tokens,
+        )
+        for station, folder in folders.items()
+    }
 
 
 async def serve(settings: Settings) -> None:
@@ -203,10 +249,10 @@ async def serve(settings: Settings) -> None:
         ModelError, SpoolError, BusError: it cannot start; the message says what to do.
 
     """
-    engine = local_engine(settings)
+    engines = local_engines(settings)
     spool = await Spool.open(settings.spool_file)
     try:
-        service = Service(settings, spool, engine)
+        service = Service(settings, spool, engines)
         await _until_signalled(service)
     finally:
         await spool.close()

@@ -10,27 +10,38 @@ from agent.contract.events import encode
 from agent.dispatcher import Load
 from agent.engines.base import Health
 from agent.metrics import Counters, available_bytes, resident_bytes, temperature_c
+from agent.placement import Station
 from agent.settings import Settings
 
+# Of a box's models, the state that tells most of what it can do.
+_STATES = ("ready", "loading", "failed")
 
-def info(settings: Settings, health: Health) -> bytes:
+
+def info(settings: Settings, healths: Mapping[Station, Health]) -> bytes:
     """Build the birth message: what this box is and what it can do now."""
-    model = {
-        "name": health.model,
-        "state": health.state,
-        "modalities": ["text"],
-        "provider": health.provider,
-        "context": health.context,
-        "detail": health.detail,
+    models = [
+        {
+            "name": health.model,
+            "state": health.state,
+            "modalities": ["text", "image"] if station == "vision" else ["text"],
+            "provider": health.provider,
+            "context": health.context,
+            "detail": health.detail,
+        }
+        for station, health in healths.items()
+    ]
+    limits = settings.limits.model_dump() | {
+        "max_jobs": settings.queue.max_jobs,
+        "slots": settings.engine.slots,
+        "vision_slots": settings.engine.vision_slots,
     }
-    limits = settings.limits.model_dump() | {"max_jobs": settings.queue.max_jobs, "slots": settings.engine.slots}
     return encode(
         {
             "v": VERSION,
             "node": settings.device.id,
             "version": __version__,
-            "state": health.state,
-            "models": [model],
+            "state": min((health.state for health in healths.values()), key=_STATES.index),
+            "models": models,
             "limits": limits,
             "platform": f"{platform.system()} {platform.machine()}",
         }
@@ -38,30 +49,42 @@ def info(settings: Settings, health: Health) -> bytes:
 
 
 def metrics(
-    node: str, load: Load, counters: Counters, mqtt: Mapping[str, int], *, engine_bytes: int, rate: float, unsent: int
+    node: str,
+    loads: Mapping[Station, Load],
+    counters: Counters,
+    mqtt: Mapping[str, int],
+    *,
+    engine_bytes: Mapping[Station, int],
+    rate: float,
+    unsent: int,
 ) -> bytes:
     """Build a ``metrics`` message.
 
     Args:
         node: the box's name.
-        load: how busy it is.
+        loads: how busy each engine is.
         counters: of jobs, since the start.
         mqtt: of the session, since the start.
-        engine_bytes: resident memory of the engine's process.
+        engine_bytes: resident memory of each engine's process.
         rate: tokens a second produced since the last message.
         unsent: finals that wait for the broker.
 
     """
+    waits = [load.predicted_wait_s for load in loads.values() if load.predicted_wait_s is not None]
     memory = {
         "agent_bytes": resident_bytes(),
-        "engine_bytes": engine_bytes,
+        "engine_bytes": sum(engine_bytes.values()),
         "available_bytes": available_bytes(),
     }
     return encode(
         {
             "v": VERSION,
             "node": node,
-            **asdict(load),
+            "queued": sum(load.queued for load in loads.values()),
+            "active": sum(load.active for load in loads.values()),
+            "saturated": any(load.saturated for load in loads.values()),
+            "predicted_wait_s": max(waits, default=None),
+            "engines": {name: asdict(load) | {"bytes": engine_bytes[name]} for name, load in loads.items()},
             "unsent": unsent,
             "tokens_per_s": round(rate, 2),
             "memory": memory,

@@ -15,11 +15,13 @@ class Attempt:
         self.job = job
         self.closed = asyncio.Event()
         self._said = 0
+        self._image_tokens = 0
         self._events: asyncio.Queue[Event | BaseException] = asyncio.Queue()
 
-    def start(self, prompt_tokens: int = 3) -> None:
+    def start(self, prompt_tokens: int = 3, image_tokens: int = 0) -> None:
         """Say that the prefill begins."""
-        self._events.put_nowait(Started(prompt_tokens))
+        self._image_tokens = image_tokens
+        self._events.put_nowait(Started(prompt_tokens, image_tokens=image_tokens))
 
     def say(self, *words: str) -> None:
         """Yield words, one event each."""
@@ -29,7 +31,7 @@ class Attempt:
 
     def finish(self, completion_tokens: int = 2) -> None:
         """End the job well."""
-        self._events.put_nowait(Done("stop", Usage(3, completion_tokens)))
+        self._events.put_nowait(Done("stop", Usage(3, completion_tokens, image_tokens=self._image_tokens)))
 
     def fail(self, error: BaseException) -> None:
         """Raise ``error`` out of the run."""
@@ -48,13 +50,20 @@ class Attempt:
 
 
 class FakeEngine:
-    """An engine that does as the test says, or, with ``words``, answers every job with those at once."""
+    """An engine that does as the test says, or, with ``words``, answers every job with those at once.
+
+    Args:
+        slots: how many jobs it runs at the same time.
+        words: the answer to every job; None leaves each to the test.
+        model: the name of its model.
+
+    """
 
     resident_bytes = 0
 
-    def __init__(self, slots: int = 2, words: Sequence[str] | None = None) -> None:
+    def __init__(self, slots: int = 2, words: Sequence[str] | None = None, model: str = "fake") -> None:
         self.slots = slots
-        self.health = Health("ready", "fake", "none", 4096)
+        self.health = Health("ready", model, "none", 4096)
         self.attempts: dict[Key, list[Attempt]] = {}
         self._words = words
         self._arrived = asyncio.Condition()

@@ -62,10 +62,14 @@ class Box:
 
     @property
     def worker(self) -> int:
-        """The process id of the inference process."""
-        found = children(self.pid)
-        assert len(found) == 1, f"the box has the children {found}"
-        return found[0]
+        """The process id of the one inference process."""
+        (found,) = self.workers
+        return found
+
+    @property
+    def workers(self) -> list[int]:
+        """The process ids of the inference processes."""
+        return children(self.pid)
 
     def start(self) -> None:
         """Start it; it comes online by itself."""

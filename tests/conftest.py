@@ -33,6 +33,13 @@ def model_store() -> Path:
 
 
 @pytest.fixture(scope="session")
+def vision_folder(model_store: Path) -> Path:
+    """Find the small model that sees, a copy of the one in the package."""
+    pull("shapes-vision", model_store)
+    return model_store / "shapes-vision"
+
+
+@pytest.fixture(scope="session")
 def model_folder(model_store: Path) -> Path:
     """Find the real model."""
     return model_store / "smollm2-135m"

@@ -4,7 +4,7 @@ A tour: `base` is what the rest of the house sees; `session` is the one client i
 is one network connection; `network` is its thread, and the only importer of paho; the others are their parts.
 """
 
-from agent.bus.base import Bus, BusError, Delivery, Stats
+from agent.bus.base import Bus, BusError, Delivery, Stats, Subscription
 from agent.bus.session import MqttBus
 
-__all__ = ["Bus", "BusError", "Delivery", "MqttBus", "Stats"]
+__all__ = ["Bus", "BusError", "Delivery", "MqttBus", "Stats", "Subscription"]

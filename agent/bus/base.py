@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from agent.contract.messages import Inbound, Outgoing
 from agent.errors import UserError
@@ -12,20 +12,36 @@ class BusError(UserError):
     """The bus cannot do what was asked, now or later."""
 
 
+class Subscription(NamedTuple):
+    """A topic filter to subscribe to.
+
+    Attributes:
+        retained: whether what was published before, and retained, is wanted too. MQTT 3.1.1 sends it in any case.
+
+    """
+
+    filter: str
+    retained: bool = False
+
+
 class Delivery:
     """One received message, to be acknowledged by its receiver.
 
     Args:
         message: what was received.
+        qos: by which it came; at 0 the broker has forgotten it already.
         retained: whether it was published before we subscribed, and so is not fresh.
         acknowledge: called at the first `ack`.
 
     """
 
-    __slots__ = ("_acknowledge", "message", "retained")
+    __slots__ = ("_acknowledge", "message", "qos", "retained")
 
-    def __init__(self, message: Inbound, *, retained: bool, acknowledge: Callable[[], None]) -> None:
+    def __init__(
+        self, message: Inbound, *, qos: Literal[0, 1], retained: bool, acknowledge: Callable[[], None]
+    ) -> None:
         self.message = message
+        self.qos = qos
         self.retained = retained
         self._acknowledge: Callable[[], None] | None = acknowledge
 

@@ -1,14 +1,14 @@
 """One network connection as the event loop sees it, from CONNECT to its end."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
 import structlog
 
 from agent.bus.acks import AckOrder, Receipt
-from agent.bus.base import Delivery, Stats
+from agent.bus.base import Delivery, Stats, Subscription
 from agent.bus.flow import Inflow, Watermarks
 from agent.bus.handover import Handover
 from agent.bus.network import Connack, ConnectFailed, Network
@@ -129,20 +129,20 @@ class Connection:
             raise ConnectFailed(f"the broker closed the connection upon {said}: {self.closed.result()}", "suspected")
         raise ConnectFailed(f"the broker did not answer {said} within {CONNACK_WAIT_S:g} s", "suspected")
 
-    async def subscribe(self, filters: tuple[str, ...]) -> None:
-        """Subscribe at QoS 1, on MQTT 5 without retained messages.
+    async def subscribe(self, subscriptions: Sequence[Subscription]) -> None:
+        """Subscribe at QoS 1.
 
         Raises:
             ConnectFailed: the broker refused a filter, or did not answer.
 
         """
-        self._network.subscribe(filters)
+        self._network.subscribe(subscriptions)
         await self.first(self._suback, timeout_s=_SUBACK_WAIT_S)
         if not self._suback.done():
             raise ConnectFailed(self.closed.result() if self.closed.done() else "the broker did not answer SUBSCRIBE")
-        refused = [name for name, is_refused in zip(filters, self._suback.result(), strict=False) if is_refused]
-        if refused:
-            names = ", ".join(refused)
+        answers = zip(subscriptions, self._suback.result(), strict=False)
+        names = ", ".join(each.filter for each, is_refused in answers if is_refused)
+        if names:
             raise ConnectFailed(f"the broker refuses the subscription to {names}: allow it in the broker's ACL")
 
     def write(self, out: Outgoing) -> bool:
@@ -233,7 +233,7 @@ class Connection:
             acknowledge()
             return
         self._stats.received += 1
-        self._receive(Delivery(message, retained=retained, acknowledge=acknowledge))
+        self._receive(Delivery(message, qos=1 if mid else 0, retained=retained, acknowledge=acknowledge))
 
     def published(self, mid: int, failure: str | None) -> None:
         """See `Events`.

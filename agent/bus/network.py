@@ -3,7 +3,7 @@
 import contextlib
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from threading import Event, Thread
@@ -17,7 +17,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from agent.bus.base import BusError
+from agent.bus.base import BusError, Subscription
 from agent.bus.flow import Inflow
 from agent.bus.security import read_password, tls_context
 from agent.bus.versions import Version
@@ -125,16 +125,15 @@ class Network:
         """Connect, in the thread."""
         self._thread.start()
 
-    def subscribe(self, filters: tuple[str, ...]) -> None:
-        """Subscribe at QoS 1, on MQTT 5 without retained messages."""
+    def subscribe(self, subscriptions: Sequence[Subscription]) -> None:
+        """Subscribe at QoS 1."""
         client = self._client
         if client is None:
             return
         if self._version == "5":
-            fresh = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND)
-            client.subscribe([(each, fresh) for each in filters])
+            client.subscribe([(each.filter, _options(each)) for each in subscriptions])
         else:
-            client.subscribe([(each, 1) for each in filters])
+            client.subscribe([(each.filter, 1) for each in subscriptions])
 
     def publish(self, out: Outgoing, qos: Literal[0, 1]) -> int | None:
         """Queue a message for the thread; return its packet identifier, None if it was not taken.
@@ -313,6 +312,11 @@ class Network:
             return str(error)
         reason = (isinstance(error, OSError) and error.strerror) or str(error)
         return f"cannot reach {self._settings.host}:{self._settings.port}: {reason}"
+
+
+def _options(subscription: Subscription) -> SubscribeOptions:
+    wanted, unwanted = SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE, SubscribeOptions.RETAIN_DO_NOT_SEND
+    return SubscribeOptions(qos=1, retainHandling=wanted if subscription.retained else unwanted)
 
 
 def _inbound(message: MQTTMessage) -> Inbound | None:

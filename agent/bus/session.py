@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from random import random as system_random
@@ -12,7 +12,7 @@ import structlog
 
 from agent.backoff import Backoff
 from agent.bus import security
-from agent.bus.base import BusError, Delivery, Stats
+from agent.bus.base import BusError, Delivery, Stats, Subscription
 from agent.bus.connection import Connection, packet_size
 from agent.bus.flow import Inflow
 from agent.bus.network import ConnectFailed
@@ -58,7 +58,8 @@ class MqttBus:
 
     Args:
         settings: the broker and how to speak with it.
-        topics: what to subscribe to, and where to say ``online``.
+        topics: this node's, for where to say ``online``.
+        subscriptions: what to subscribe to.
         receive: called on the event loop for each message, before the next; must not block. An exception is a
             defect and ends `run`.
         on_connected: called on the event loop each time the session is online.
@@ -73,6 +74,7 @@ class MqttBus:
         self,
         settings: Mqtt,
         topics: Topics,
+        subscriptions: Sequence[Subscription],
         *,
         receive: Callable[[Delivery], None],
         on_connected: Callable[[], object] = lambda: None,
@@ -82,6 +84,7 @@ class MqttBus:
         self.stats = Stats()
         self._settings = settings
         self._topics = topics
+        self._subscriptions = subscriptions
         self._receive = receive
         self._on_connected = on_connected
         self._backoff = Backoff(_FIRST_DELAY_S, _MOST_DELAY_S, random)
@@ -196,7 +199,7 @@ class MqttBus:
             connack = await connection.accepted()
             self._choice.worked()
             self._max_packet = connack.max_packet
-            await connection.subscribe(self._topics.subscriptions)
+            await connection.subscribe(self._subscriptions)
             if not self._closing.is_set():
                 self._go_online(connection, session_present=connack.session_present)
             since = asyncio.get_running_loop().time()

@@ -4,13 +4,14 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
+from agent.contract.errors import Code, JobError
 from agent.contract.events import Usage
 from agent.contract.jobs import Job
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The job passed the engine's own checks (window, memory) and its prefill begins now."""
+    """The job passed the engine's own checks (window, memory, pictures) and its prefill begins now."""
 
     prompt_tokens: int
     cached_prompt_tokens: int = 0
@@ -43,6 +44,15 @@ Event: TypeAlias = Started | Text | Done
 
 class EngineLost(Exception):  # noqa: N818  it tells what happened, as `JobError` does not
     """The engine died under the job, through the job's fault or not. The job may be run again from the start."""
+
+
+class SimilarFrame(JobError):  # noqa: N818  it tells what happened
+    """The frame shows what the last one of its camera did that the model looked at: it was not run."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            Code.SUPERSEDED, "the frame is nearly the same as the last one that was looked at", retryable=False
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +103,7 @@ class Engine(Protocol):
         at the end of the native call in progress for the engine.
 
         Raises:
+            SimilarFrame: there is nothing new to see.
             JobError: the job cannot be run here; if before `Started`, it was refused.
             EngineLost: the engine died under it.
 

@@ -6,12 +6,14 @@ from typing import Any, Literal, NoReturn
 import pytest
 import structlog
 
-from agent.bus import Delivery, MqttBus
+from agent.bus import Delivery, MqttBus, Subscription
 from agent.contract.topics import Topics
 from agent.settings import Mqtt
 from tests.bus.scripted import ScriptedBroker, scripted_broker
 
 Version = Literal["5", "3.1.1"]
+
+TOPICS = Topics("slm", "box1")
 
 
 class Log:
@@ -40,7 +42,8 @@ class Session:
         self._onlines: asyncio.Queue[None] = asyncio.Queue()
         self.bus = MqttBus(
             settings,
-            Topics("slm", "box1"),
+            TOPICS,
+            [Subscription(each) for each in TOPICS.requests],
             receive=receive or self.deliveries.put_nowait,
             on_connected=lambda: self._onlines.put_nowait(None),
             random=lambda: 0.1,

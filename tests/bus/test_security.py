@@ -89,7 +89,7 @@ async def test_the_password_file_is_read_at_each_connect(
 )
 def test_a_file_that_cannot_be_used_is_told_at_construction(settings: dict[str, object], sentence: str) -> None:
     with pytest.raises(BusError, match=sentence):
-        MqttBus(Mqtt.model_validate(settings), Topics("slm", "box1"), receive=lambda _: None)
+        MqttBus(Mqtt.model_validate(settings), Topics("slm", "box1"), [], receive=lambda _: None)
 
 
 def test_an_encrypted_key_is_told_and_not_asked_for(pki: Path, tmp_path: Path) -> None:
@@ -98,4 +98,4 @@ def test_an_encrypted_key_is_told_and_not_asked_for(pki: Path, tmp_path: Path) -
     tls = Tls(cert_file=pki / "box.pem", key_file=key)
 
     with pytest.raises(BusError, match="cert_file and key_file"):
-        MqttBus(Mqtt(tls=tls), Topics("slm", "box1"), receive=lambda _: None)
+        MqttBus(Mqtt(tls=tls), Topics("slm", "box1"), [], receive=lambda _: None)

@@ -1,104 +1,17 @@
 """A job from admitted to final, with an engine whose every step the test decides."""
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 
-from agent.admission import Queue, Ticket
+from agent.admission import Ticket
 from agent.contract.errors import Code, JobError
 from agent.contract.events import Final, Outcome
-from agent.contract.jobs import Job, Key, Message
-from agent.contract.messages import Outgoing
-from agent.contract.topics import Topics
-from agent.dispatcher import Dispatcher
+from agent.contract.jobs import Key
 from agent.engines.base import Health
 from agent.testing import FakeEngine
+from tests.jobs.dispatching import Box, running
 from tests.waiting import eventually
-
-
-@dataclass
-class Box:
-    """A dispatcher with everything around it faked."""
-
-    engine: FakeEngine
-    max_jobs: int = 9
-    finals: dict[str, Final] = field(default_factory=dict)
-    stored: list[str] = field(default_factory=list)
-    sent: list[Outgoing] = field(default_factory=list)
-    requeued: list[tuple[str, int]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._finished = asyncio.Condition()
-        self.writing = asyncio.Event()
-        self._news = asyncio.Event()
-        self.disk = asyncio.Event()
-        self.disk.set()
-        self.dispatcher = Dispatcher(
-            self.engine,
-            Queue(self.max_jobs),
-            self._finish,
-            self._restarted,
-            topics=Topics("slm", "box1"),
-            send=self._send,
-            flush_s=3600.0,
-            clock=asyncio.get_running_loop().time,
-        )
-
-    def _send(self, out: Outgoing) -> bool:
-        self.sent.append(out)
-        self._news.set()
-        return True
-
-    async def _finish(self, job: Job, final: Final) -> None:
-        async with self._finished:
-            self.stored.append(job.id)
-            self.finals[job.id] = final
-            self._finished.notify_all()
-
-    async def _restarted(self, key: Key, attempt: int) -> None:
-        self.requeued.append((key.id, attempt))
-        self.writing.set()
-        await self.disk.wait()
-
-    def admit(self, name: str, *, deadline_s: float | None = None, **fields: Any) -> Key:
-        job = Job(client="c", id=name, messages=(Message(role="user", content="x"),), **fields)
-        now = asyncio.get_running_loop().time()
-        self.dispatcher.admit(Ticket(job, now, None if deadline_s is None else now + deadline_s))
-        return job.key
-
-    async def final(self, name: str) -> Final:
-        async with self._finished:
-            await self._finished.wait_for(lambda: name in self.finals)
-        return self.finals[name]
-
-    async def until(self, found: Callable[[], bool]) -> None:
-        while not found():
-            self._news.clear()
-            await self._news.wait()
-
-    def events(self, name: str, kind: str) -> list[dict[str, Any]]:
-        topic = f"slm/box1/res/c/{name}/{kind}"
-        return [json.loads(out.payload) for out in self.sent if out.topic == topic]
-
-
-@asynccontextmanager
-async def running(slots: int = 2, health: Health | None = None) -> AsyncIterator[Box]:
-    engine = FakeEngine(slots)
-    if health is not None:
-        engine.health = health
-    box = Box(engine)
-    task = asyncio.create_task(box.dispatcher.run())
-    yield box
-    assert sorted(box.stored) == sorted(box.finals), "a job has one final"
-    assert not task.done(), "a defect ended the dispatcher"
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
 
 
 async def test_a_job_ends_with_its_words_and_its_numbers() -> None:
@@ -126,17 +39,17 @@ async def test_no_more_jobs_run_than_the_engine_has_slots() -> None:
     async with running(slots=1) as box:
         first = await box.engine.attempt(box.admit("a"))
         box.admit("b")
-        assert box.dispatcher.load.queued == 1
+        assert box.load.queued == 1
         first.start()
         first.finish()
         await box.engine.attempt(Key("c", "b"))
-        assert box.dispatcher.load.queued == 0
+        assert box.load.queued == 0
 
 
 async def test_jobs_wait_while_the_model_loads() -> None:
     async with running(health=Health("loading", "fake")) as box:
         key = box.admit("j1")
-        assert box.dispatcher.load.queued == 1
+        assert box.load.queued == 1
         box.engine.become(Health("ready", "fake"))
         await box.engine.attempt(key)
 
@@ -268,9 +181,9 @@ async def test_a_cancelled_suspect_makes_way_for_the_others() -> None:
         first = await box.engine.attempt(suspect)
         await box.engine.attempt(long)
         first.lose()
-        await eventually(lambda: box.dispatcher.load.active == 1)
+        await eventually(lambda: box.load.active == 1)
         other = box.admit("other")
-        assert box.dispatcher.load.queued == 2
+        assert box.load.queued == 2
         box.dispatcher.cancel(suspect)
         await box.engine.attempt(other)
 
@@ -293,7 +206,7 @@ async def test_suspects_run_one_at_a_time() -> None:
         for key in keys:
             (await box.engine.attempt(key)).lose()
         second = await box.engine.attempt(keys[0], 2)
-        assert box.dispatcher.load.active == 1
+        assert box.load.active == 1
         second.start()
         second.finish()
         await box.engine.attempt(keys[1], 2)
@@ -337,9 +250,9 @@ async def test_a_defect_after_the_first_words_ends_the_job_with_them() -> None:
 
 
 async def test_a_final_that_cannot_be_stored_for_a_defect_ends_the_dispatcher_loudly() -> None:
-    box = Box(FakeEngine())
+    box = Box({"text": FakeEngine()})
 
-    async def broken(_job: Job, _final: Final) -> None:
+    async def broken(_ticket: Ticket, _final: Final) -> None:
         raise OverflowError
 
     box.dispatcher._finish = broken
@@ -391,4 +304,4 @@ async def test_the_predicted_wait_is_zero_while_a_slot_is_free(count: int) -> No
     async with running(slots=4) as box:
         for number in range(count):
             await box.engine.attempt(box.admit(f"j{number}"))
-        assert box.dispatcher.load.predicted_wait_s == 0.0
+        assert box.load.predicted_wait_s == 0.0

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,6 +14,9 @@ from agent.spool import Spool
 from agent.testing import FakeEngine
 from tests.brokers import Broker
 from tests.devices import Device
+
+if TYPE_CHECKING:
+    from agent.placement import Station
 
 Start = Callable[..., AbstractAsyncContextManager[Service]]
 
@@ -37,10 +40,12 @@ def start(settings: Settings) -> Start:
     """Start a box; it is drained at the end of the block, unless it was ended before."""
 
     @asynccontextmanager
-    async def start(engine: FakeEngine, **changes: Any) -> AsyncIterator[Service]:
+    async def start(engine: FakeEngine, vision: FakeEngine | None = None, **changes: Any) -> AsyncIterator[Service]:
         changed = settings.model_copy(update=changes)
         stop = asyncio.Event()
-        service = Service(changed, await Spool.open(changed.spool_file), engine)
+        both: dict[Station, FakeEngine | None] = {"text": engine, "vision": vision}
+        engines = {station: each for station, each in both.items() if each is not None}
+        service = Service(changed, await Spool.open(changed.spool_file), engines)
         running = asyncio.create_task(service.run(stop))
         try:
             while not service.bus.connected:

@@ -11,6 +11,7 @@ from agent.settings import Queue
 from agent.spool import Receipt
 from agent.testing import FakeEngine
 from tests.brokers import Broker
+from tests.contract.pictures import PNG, text
 from tests.devices import Device
 from tests.service.conftest import Start
 from tests.waiting import eventually
@@ -81,7 +82,7 @@ async def test_without_stream_the_final_comes_alone(start: Start, device: Device
         (b'{"id": "j1", "prompt": "' + b"x" * 10_000_000 + b'"}', "too_large"),
         ({"id": "j1", "prompt": "x", "placement": "cloud_only"}, "cloud_unavailable"),
         ({"id": "j1", "prompt": "x", "model": "gpt-4"}, "model_unavailable"),
-        ({"id": "j1", "prompt": "x", "image": "AAAA"}, "unsupported"),
+        ({"id": "j1", "prompt": "x", "image": text(PNG)}, "unsupported"),
     ],
 )
 async def test_what_cannot_be_served_is_rejected_under_its_id(

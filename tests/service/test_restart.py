@@ -82,7 +82,7 @@ async def test_a_request_that_this_version_cannot_read_ends_as_internal(
 ) -> None:
     await leave(settings, "j1")
     with sqlite3.connect(settings.spool_file) as database:
-        database.execute("UPDATE requests SET job = '{}'")
+        database.execute("UPDATE requests SET job = CAST('{}' AS BLOB)")
     database.close()
     async with start(FakeEngine(words=["Hello"])):
         final = await device.final("j1")

@@ -1,0 +1,39 @@
+"""A job with what is known of it besides what its client sent."""
+
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from agent.contract.jobs import Job
+
+# A client's name and that of its camera: two clients may both have a porch. A job that is no camera's has no second.
+Camera: TypeAlias = tuple[str, str | None]
+
+
+def camera_of(job: Job) -> Camera:
+    """Tell which camera's job it is."""
+    return job.client, job.camera
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """A job that waits or runs.
+
+    Attributes:
+        received_at: when it arrived, on the monotonic clock, in seconds.
+        deadline: when its answer is worth nothing any more, on the same clock.
+        attempt: which run this is, from 1.
+        deaths: how often the engine died while this job ran.
+        stored: whether it is on disk; a frame that was published at QoS 0 was promised nothing and is not.
+
+    """
+
+    job: Job
+    received_at: float
+    deadline: float | None = None
+    attempt: int = 1
+    deaths: int = 0
+    stored: bool = True
+
+    def again(self) -> "Ticket":
+        """Return the ticket for the run after one that the engine did not survive."""
+        return replace(self, attempt=self.attempt + 1, deaths=self.deaths + 1)
