@@ -29,6 +29,11 @@ from agent.spool import Receipt, Spool, SpoolError, Unfinished
 
 _log = structlog.get_logger(__name__)
 
+# Brokers send what is retained right after the SUBACK; this is time for a slow link, once in an agent's life.
+_RETAINED_S = 0.5
+# A quarter of what the bus lets in, weighed as it does: beyond that it would stop reading, and never see the SUBACK.
+_EARLY_BYTES, _LIGHTEST = 8 << 20, 32 << 10
+
 
 class Intake:
     """Turns messages into jobs that wait, or into refusals.
@@ -60,12 +65,36 @@ class Intake:
         self._new_id = new_id
         self._to_disk = LatestOnly()
         self._tasks: set[asyncio.Task[None]] = set()
+        # What came before the cameras' retained configuration could have; None once it is there.
+        self._early: list[Delivery] | None = []
         self._closed = False
 
+    def online(self) -> None:
+        """Take note that the box has subscribed, so that what is retained is here, or on its way."""
+        if self._early:
+            asyncio.get_running_loop().call_later(_RETAINED_S, self._begin)
+        else:
+            self._begin()
+
     def receive(self, delivery: Delivery) -> None:
-        """Take a message from the bus. Once closed, leave it unacknowledged: the broker keeps it for the next start."""
-        if self._closed:
-            return
+        """Take a message from the bus. Once closed, leave it unacknowledged: the broker keeps it for the next start.
+
+        What a broker kept for us while we were away it sends before we can subscribe, and so before any camera's
+        retained question: such a frame waits for its question.
+        """
+        if self._early is not None and self._topics.read_camera_config(delivery.message.topic) is None:
+            self._early.append(delivery)
+            if sum(max(len(each.message.payload), _LIGHTEST) for each in self._early) > _EARLY_BYTES:
+                self._begin()
+        elif not self._closed:
+            self._take(delivery)
+
+    def _begin(self) -> None:
+        early, self._early = self._early or [], None
+        for delivery in early:
+            self.receive(delivery)
+
+    def _take(self, delivery: Delivery) -> None:
         task = asyncio.create_task(self._handle(delivery), name=f"intake {delivery.message.topic[:80]}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -71,7 +71,7 @@ class Service:
                 *(Subscription(source.filter) for source in sources),
             ],
             receive=self._receive,
-            on_connected=self._announce,
+            on_connected=self._online,
         )
         self.outbox = Outbox(spool, self.bus, self.topics)
         self.dispatcher = Dispatcher(
@@ -171,6 +171,10 @@ class Service:
         except SpoolError as error:
             # The job need not wait for a sick disk: at worst a crash of the agent now would reuse the number.
             _log.error("attempt.not_stored", client=key.client, id=key.id, error=str(error))
+
+    def _online(self) -> None:
+        self._announce()
+        self.intake.online()
 
     def _announce(self) -> None:
         """Tell what this box is, each time the broker hears of it and each time it changes."""

@@ -79,6 +79,19 @@ async def test_a_retained_message_configures_a_camera_before_the_first_frame(sta
     assert prompts(vision) == ["Is there a mouse?"]
 
 
+async def test_a_frame_that_the_broker_kept_waits_for_its_cameras_retained_question(
+    start: Start, device: Device
+) -> None:
+    async with start(FakeEngine(), seeing()):
+        pass  # from now on the broker keeps what comes
+    await publish(device, "slm/box1/req/dev7/image/attic", JPEG)
+    await publish(device, "slm/box1/config/camera/attic", b'{"prompt": "Is there a mouse?"}', retain=True)
+    vision = seeing()
+    async with start(FakeEngine(), vision):
+        assert (await device.any_final())["state"] == "SUCCEEDED"
+    assert prompts(vision) == ["Is there a mouse?"]
+
+
 async def test_a_camera_is_configured_while_the_box_runs(start: Start, device: Device) -> None:
     vision = seeing()
     async with start(FakeEngine(), vision, cameras=PORCH):
