@@ -12,9 +12,9 @@ from agent.contract.jobs import Frame
 from agent.contract.requests import Defaults
 from agent.settings import Camera, Source
 
-# Whoever may write to the config topics chooses the names there. A box has tens of cameras; each costs about 1 KB.
+# Whoever may write to the config topics chooses the names there. A box has tens of cameras; this is 8 MB at the most.
 _MOST_TOLD = 1000
-_MOST_BYTES = 64 << 10
+_MOST_BYTES = 8 << 10
 
 
 class Cameras:
@@ -51,6 +51,10 @@ class Cameras:
             except ValueError as error:
                 return str(error)
         return None
+
+    def forget(self) -> None:
+        """Take back all that was told."""
+        self._told.clear()
 
     def defaults(self, camera: str, client: str) -> Defaults:
         """Return what a request about a camera asks for where it does not say; ``client`` may be a source."""

@@ -74,6 +74,10 @@ class Outbox:
         self.wake()
         return receipt
 
+    def send(self, final: Final, reply: Reply) -> None:
+        """Publish a final once, if the broker is there: of a job that nobody was promised anything about."""
+        self._bus.send(addressed(self._topics, final.key, reply, "final", final.encode(self._topics.node), 1))
+
     async def deliver_unstored(self, final: Final, reply: Reply) -> None:
         """Publish a final from memory, where the disk takes nothing; return when the broker has it.
 

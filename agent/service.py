@@ -15,7 +15,6 @@ from agent.admission import Ticket
 from agent.bus import Delivery, MqttBus, Subscription
 from agent.cameras import Cameras
 from agent.contract.body import Bounds
-from agent.contract.errors import Code
 from agent.contract.events import Final
 from agent.contract.jobs import Key
 from agent.contract.messages import Outgoing
@@ -31,6 +30,7 @@ from agent.models.catalogue import ModelError
 from agent.models.store import describe, resolve
 from agent.outbox import Outbox
 from agent.placement import Station
+from agent.reception import Reception
 from agent.settings import Settings
 from agent.spool import Spool, SpoolError
 
@@ -65,13 +65,14 @@ class Service:
             settings.mqtt,
             self.topics,
             [
-                # First, so that no frame is asked about by an old prompt.
+                # First, so that no new frame is asked about by an old prompt.
                 Subscription(self.topics.camera_config("+"), retained=True),
                 *map(Subscription, self.topics.requests),
                 *(Subscription(source.filter) for source in sources),
             ],
             receive=self._receive,
-            on_connected=self._online,
+            on_connected=self._announce,
+            on_new_session=self._forget_cameras,
         )
         self.outbox = Outbox(spool, self.bus, self.topics)
         self.dispatcher = Dispatcher(
@@ -84,23 +85,25 @@ class Service:
             flush_s=settings.streaming.flush_ms / 1000,
             clock=time.monotonic,
         )
+        self.reception = Reception(spool, self.dispatcher, self.outbox, self.counters)
         limits = settings.limits
         self.intake: Intake = Intake(
             self.topics,
             sources,
             Cameras(settings.cameras, settings.sources),
             Limits(limits.text_bytes, limits.image_bytes, Bounds(limits.images, limits.image_pixels)),
-            spool,
-            self.dispatcher,
-            self.outbox,
-            self.counters,
+            sees="vision" in self.engines,
+            reception=self.reception,
+            spool=spool,
+            counters=self.counters,
             new_id=lambda: secrets.token_hex(8),
         )
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until ``stop`` is set, then drain. A side task that fails ends the service, loudly."""
         try:
-            await self.intake.recover(await self.spool.recover())
+            await self.intake.remember()
+            await self.reception.recover(await self.spool.recover())
             async with asyncio.TaskGroup() as side:
                 works = {f"engine.{station}": engine.serve() for station, engine in self.engines.items()}
                 works |= {f"health.{station}": self._follow_health(each) for station, each in self.engines.items()}
@@ -143,9 +146,9 @@ class Service:
 
     async def _finish(self, ticket: Ticket, final: Final) -> None:
         job, error = ticket.job, final.error
-        if not ticket.stored and error is not None and error.code is Code.SUPERSEDED:
-            # Of a frame that was never written to disk, nobody looked at it: no more is its answer.
-            await self.outbox.deliver_unstored(final, job.reply)
+        if not ticket.stored and final.placement.where == "none":
+            # Nobody looked at this frame, which is on no disk: no more is its answer.
+            self.outbox.send(final, job.reply)
         elif not await self.outbox.finish(final, job.reply, repeatable=job.named):
             return
         self.counters.similar_frames += isinstance(error, SimilarFrame)
@@ -172,9 +175,8 @@ class Service:
             # The job need not wait for a sick disk: at worst a crash of the agent now would reuse the number.
             _log.error("attempt.not_stored", client=key.client, id=key.id, error=str(error))
 
-    def _online(self) -> None:
-        self._announce()
-        self.intake.online()
+    async def _forget_cameras(self) -> None:
+        await self.intake.forget()
 
     def _announce(self) -> None:
         """Tell what this box is, each time the broker hears of it and each time it changes."""

@@ -13,7 +13,7 @@ Seconds = Annotated[float, Field(gt=0)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def _hostname() -> str:
@@ -141,7 +141,9 @@ class Camera(_Section):
     detail: Literal["low", "auto", "high"] = Field(
         default="auto", description="How closely a picture is looked at: 1, 4 or 16 crops of 336 pixels at the most."
     )
-    max_tokens: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Longest answer, in tokens.")
+    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
+        default=None, description="Longest answer, in tokens."
+    )
     priority: Literal["low", "normal", "high"] = Field(default="normal", description="Of the camera's jobs.")
     min_interval_s: Annotated[float, Field(ge=0)] = Field(
         default=0, description="Between the starts of two raw frames; the latest one waits for its time."
@@ -173,6 +175,8 @@ class Source(_Section):
         levels = self.topic.split("/")
         if (levels.count("{camera}") == 1) == (self.camera is not None) or levels.count("{camera}") > 1:
             raise ValueError("the camera is one level of the topic, {camera}, or is given as camera")
+        if levels[0] == "$share":
+            raise ValueError("a shared subscription would give each box some of the frames; name the topic itself")
         if any(set(level) & set("+#\0") and level not in ("+", "#") for level in levels) or "#" in levels[:-1]:
             raise ValueError("the topic is no MQTT topic filter: + stands for a whole level, and # for the last ones")
         return self

@@ -62,8 +62,10 @@ def test_an_empty_message_takes_the_last_one_back(cameras: Cameras) -> None:
         (b"{", "EOF while parsing"),
         (b"[]", "it is no JSON object"),
         (b'{"promt": "x"}', "`promt`: Extra inputs are not permitted"),
+        (b'{"min_interval_s": 1e999}', "`min_interval_s`: Input should be a finite number"),
+        (b'{"min_interval_s": "inf"}', "`min_interval_s`: Input should be a finite number"),
         (b'{"detail": "lo"}', "`detail`: Input should be 'low', 'auto' or 'high'"),
-        (b'{"prompt": "%s"}' % (b"x" * 70_000), "it has 70,014 bytes"),
+        (b'{"prompt": "%s"}' % (b"x" * 9_000), "it has 9,014 bytes"),
     ],
 )
 def test_a_bad_message_is_told_and_the_last_good_one_stands(cameras: Cameras, payload: bytes, problem: str) -> None:

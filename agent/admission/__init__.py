@@ -10,6 +10,6 @@ all of it together, `pace` predicts how long a wait is.
 
 from agent.admission.pace import Pace
 from agent.admission.queue import Pushed, Queue
-from agent.admission.ticket import Ticket
+from agent.admission.ticket import Ticket, camera_of
 
-__all__ = ["Pace", "Pushed", "Queue", "Ticket"]
+__all__ = ["Pace", "Pushed", "Queue", "Ticket", "camera_of"]

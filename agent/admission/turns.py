@@ -11,7 +11,7 @@ from agent.contract.jobs import Job, Key, Priority
 # 47.8 s for one), so text goes first; yet texts that never end must not blind the cameras.
 _TEXTS_IN_A_ROW = 3
 # Clients make up the names of cameras, so what is remembered of them needs a bound. A camera that is forgotten counts
-# as new: it goes first once, and does not wait for its interval.
+# as new, and does not wait for its interval.
 _MAX_CAMERAS = 1024
 
 
@@ -49,9 +49,10 @@ class Turns:
         """Tell how many texts may start before a camera that waits."""
         return _TEXTS_IN_A_ROW - self._texts[priority]
 
-    def last(self, camera: Camera) -> float:
-        """Tell when a camera had its last turn, long ago if never."""
-        return self._cameras.get(camera, _NEVER).at
+    def last(self, camera: Camera) -> float | None:
+        """Tell when a camera had its last turn; None if it had none."""
+        starts = self._cameras.get(camera)
+        return None if starts is None else starts.at
 
     def due_at(self, job: Job) -> float:
         """Tell from when on ``job`` may start: a frame has to keep its camera's interval."""
@@ -69,6 +70,8 @@ class Lane:
         self._texts: dict[Key, Ticket] = {}
         # In the order in which the cameras began to wait: a frame that replaces another keeps the camera's place.
         self._cameras: dict[Camera, dict[Key, Ticket]] = {}
+        # When each of them began to wait, by its first job, which may be gone.
+        self._came: dict[Camera, float] = {}
 
     def __len__(self) -> int:
         return len(self._texts) + self._pictures
@@ -82,7 +85,9 @@ class Lane:
         if ticket.job.camera is None:
             self._texts[ticket.job.key] = ticket
         else:
-            self._cameras.setdefault(camera_of(ticket.job), {})[ticket.job.key] = ticket
+            camera = camera_of(ticket.job)
+            self._cameras.setdefault(camera, {})[ticket.job.key] = ticket
+            self._came.setdefault(camera, ticket.received_at)
 
     def ahead_of(self, job: Job) -> int:
         """Tell how many of those that wait here start before ``job``, the last of its kind; for a camera, at most."""
@@ -100,7 +105,7 @@ class Lane:
         camera = camera_of(ticket.job)
         del self._cameras[camera][ticket.job.key]
         if not self._cameras[camera]:
-            del self._cameras[camera]
+            del self._cameras[camera], self._came[camera]
 
     def next(self, now: float) -> Ticket | None:
         """Tell whose turn it is, leaving it here; a frame that is not due holds up nobody."""
@@ -108,7 +113,13 @@ class Lane:
         if text is not None and self._turns.texts_left(self._priority):
             return text
         firsts = [first for jobs in self._cameras.values() if (first := self._first_due(jobs, now))]
-        return min(firsts, key=lambda first: self._turns.last(camera_of(first.job)), default=text)
+        return min(firsts, key=self._since, default=text)
+
+    def _since(self, first: Ticket) -> tuple[float, bool]:
+        """Tell since when a camera is without a turn: a new one, since it came, or whoever made up names went first."""
+        camera = camera_of(first.job)
+        last = self._turns.last(camera)
+        return (self._came[camera], False) if last is None else (last, True)
 
     def _first_due(self, jobs: dict[Key, Ticket], now: float) -> Ticket | None:
         return next((each for each in jobs.values() if self._turns.due_at(each.job) <= now), None)

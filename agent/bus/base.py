@@ -1,6 +1,5 @@
 """What a message bus is to the rest of the house."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
@@ -24,6 +23,13 @@ class Subscription(NamedTuple):
     retained: bool = False
 
 
+class Settle(Protocol):
+    """Ends a delivery."""
+
+    def __call__(self, *, safe: bool) -> None:
+        """Take note that the broker may forget the message, or, if it is not ``safe``, that it has to keep it."""
+
+
 class Delivery:
     """One received message, to be acknowledged by its receiver.
 
@@ -31,33 +37,38 @@ class Delivery:
         message: what was received.
         qos: by which it came; at 0 the broker has forgotten it already.
         retained: whether it was published before we subscribed, and so is not fresh.
-        acknowledge: called at the first `ack`.
+        settle: called at the first `ack` or `drop`, with whether the broker may forget it.
 
     """
 
-    __slots__ = ("_acknowledge", "message", "qos", "retained")
+    __slots__ = ("_settle", "message", "qos", "retained")
 
-    def __init__(
-        self, message: Inbound, *, qos: Literal[0, 1], retained: bool, acknowledge: Callable[[], None]
-    ) -> None:
+    def __init__(self, message: Inbound, *, qos: Literal[0, 1], retained: bool, settle: Settle) -> None:
         self.message = message
         self.qos = qos
         self.retained = retained
-        self._acknowledge: Callable[[], None] | None = acknowledge
+        self._settle: Settle | None = settle
 
     def __repr__(self) -> str:
-        state = "acknowledged" if self._acknowledge is None else "held"
+        state = "settled" if self._settle is None else "held"
         return f"<Delivery {self.message.topic} {len(self.message.payload):,} bytes {state}>"
 
     def ack(self) -> None:
         """Say that the message is safe, or needs no safety: the broker may forget it. Idempotent.
 
-        To be called once for every delivery, at QoS 0 and after a reconnect too: until then the message counts
-        against what is read at all. On the event loop's thread.
+        This or `drop` is to be called for every delivery, at QoS 0 and after a reconnect too: until then the message
+        counts against what is read at all. On the event loop's thread.
         """
-        if self._acknowledge is not None:
-            acknowledge, self._acknowledge = self._acknowledge, None
-            acknowledge()
+        self._end(safe=True)
+
+    def drop(self) -> None:
+        """Forget the message here; at QoS 1 the broker keeps it, and everything after it, for the next session."""
+        self._end(safe=False)
+
+    def _end(self, *, safe: bool) -> None:
+        if self._settle is not None:
+            settle, self._settle = self._settle, None
+            settle(safe=safe)
 
 
 @dataclass(slots=True)

@@ -200,9 +200,9 @@ class Connection:
         if not self.closed.done():
             self.closed.set_exception(error)
 
-    def _acknowledge(self, receipt: Receipt | None, weight: int) -> None:
+    def _settle(self, receipt: Receipt | None, weight: int, *, safe: bool) -> None:
         self._inflow.remove(weight)
-        if receipt is None or self.closed.done():
+        if receipt is None or not safe or self.closed.done():
             return  # on another connection the packet identifier would be another message's
         for mid in self._acks.done(receipt):
             self._network.ack(mid)
@@ -226,14 +226,14 @@ class Connection:
     def received(self, message: Inbound | None, mid: int, weight: int, retained: bool) -> None:
         """See `Events`."""
         receipt = self._acks.received(mid) if mid else None
-        acknowledge = partial(self._acknowledge, receipt, weight)
+        settle = partial(self._settle, receipt, weight)
         if message is None:
             self._stats.malformed += 1
             _log.warning("mqtt.message_malformed", reason="the topic is not UTF-8")
-            acknowledge()
+            settle(safe=True)
             return
         self._stats.received += 1
-        self._receive(Delivery(message, qos=1 if mid else 0, retained=retained, acknowledge=acknowledge))
+        self._receive(Delivery(message, qos=1 if mid else 0, retained=retained, settle=settle))
 
     def published(self, mid: int, failure: str | None) -> None:
         """See `Events`.

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from random import random as system_random
@@ -63,6 +63,7 @@ class MqttBus:
         receive: called on the event loop for each message, before the next; must not block. An exception is a
             defect and ends `run`.
         on_connected: called on the event loop each time the session is online.
+        on_new_session: awaited where the broker remembers nothing of us, before anything can arrive.
         random: for the jitter of reconnects, as `random.random`.
 
     Raises:
@@ -78,6 +79,7 @@ class MqttBus:
         *,
         receive: Callable[[Delivery], None],
         on_connected: Callable[[], object] = lambda: None,
+        on_new_session: Callable[[], Awaitable[None]] | None = None,
         random: Callable[[], float] = system_random,
     ) -> None:
         security.check(settings)
@@ -87,6 +89,7 @@ class MqttBus:
         self._subscriptions = subscriptions
         self._receive = receive
         self._on_connected = on_connected
+        self._on_new_session = on_new_session
         self._backoff = Backoff(_FIRST_DELAY_S, _MOST_DELAY_S, random)
         self._choice = VersionChoice(settings.protocol)
         self._inflow = Inflow(self._room_made)
@@ -199,6 +202,8 @@ class MqttBus:
             connack = await connection.accepted()
             self._choice.worked()
             self._max_packet = connack.max_packet
+            if self._on_new_session is not None and not connack.session_present:
+                await self._on_new_session()
             await connection.subscribe(self._subscriptions)
             if not self._closing.is_set():
                 self._go_online(connection, session_present=connack.session_present)

@@ -1,16 +1,12 @@
-"""What a picture's first and last bytes say, before anybody decodes it: 671 KB of JPEG can be 176 megapixels.
+"""Whether a picture may come in, by its first and last bytes: 671 KB of JPEG can be 176 megapixels.
 
-Only headers are read here, by Pillow, in under a millisecond. Decoding is native code on foreign bytes, and is left
-to the worker.
+Nobody decodes it here. That is native code on foreign bytes, and is left to the worker.
 """
 
 import binascii
 import re
-import warnings
-from io import BytesIO
 
-from PIL import Image
-
+from agent.contract import headers
 from agent.contract.errors import Code, JobError
 
 # What cameras and browsers send. Each further format would be another native parser that strangers can reach.
@@ -19,15 +15,14 @@ FORMATS = ("JPEG", "PNG", "GIF")
 _LEAST_SIDE = 16
 # A strip that is longer leaves fewer than 21 rows of a crop. Panoramas have ratios of up to 8.
 _MOST_RATIO = 16
-# How each format ends. What follows is another file, hidden from whoever looks at the picture, or the picture is cut.
-_ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82", "GIF": b";"}
-# Cameras pad their buffers, and streams leave the line end before their next boundary.
-_PADDING = b"\0\xff\r\n"
 _DATA_URI = re.compile(
     r"data:(?:image/([a-z+.-]{1,20}))?((?:;[a-z-]{1,20}=[^;,]{1,40}){0,4})(;base64)?,", re.IGNORECASE
 )
 _MEDIA_TYPES = {"jpeg": "JPEG", "jpg": "JPEG", "pjpeg": "JPEG", "png": "PNG", "x-png": "PNG", "gif": "GIF"}
-_SPACES = {ord(each): None for each in " \r\n\t"}
+_IN_LINES = frozenset(" \r\n\t")
+_SPACES = {ord(each): None for each in _IN_LINES}
+# The longest line that anything breaks base64 into is 76 characters.
+_LINE = 80
 
 
 def judge(data: bytes, most_pixels: int, said: str | None = None) -> None:
@@ -45,17 +40,9 @@ def judge(data: bytes, most_pixels: int, said: str | None = None) -> None:
     if not data:
         raise _bad("the picture is empty")
     try:
-        with warnings.catch_warnings():
-            # Pillow's own opinion on size; ours comes next, and is configured.
-            warnings.simplefilter("ignore")
-            with Image.open(BytesIO(data), formats=FORMATS) as picture:
-                found, (width, height) = picture.format or "", picture.size
-    except Image.DecompressionBombError:
-        most = f"at most {most_pixels:,} pixels are decoded here, and the picture has several times as many"
-        raise JobError(Code.TOO_LARGE, f"{most}: scale it down before you send it") from None
-    except Exception:  # noqa: BLE001  Pillow raises whatever its parsers trip over
-        raise _bad("this is no JPEG, PNG or GIF, or its header is damaged") from None
-    found = "JPEG" if found == "MPO" else found
+        found, width, height = headers.read(data)
+    except headers.HeaderError as error:
+        raise _bad(f"the picture cannot be used, {error}: send a whole JPEG, PNG or GIF, alone") from None
     if said is not None and said != found:
         raise _bad(f"the picture is called a {said} and is a {found}: name it what it is")
     if min(width, height) < _LEAST_SIDE:
@@ -68,8 +55,6 @@ def judge(data: bytes, most_pixels: int, said: str | None = None) -> None:
         )
     if max(width, height) > _MOST_RATIO * min(width, height):
         raise _bad(f"the picture has {width}x{height} pixels: no side may be over {_MOST_RATIO} times the other")
-    if not data.rstrip(_PADDING).endswith(_ENDS[found]):
-        raise _bad(f"the {found} is cut off, or has other data after its end: send the whole picture, alone")
 
 
 def from_text(text: str) -> tuple[bytes, str | None]:
@@ -91,12 +76,10 @@ def from_text(text: str) -> tuple[bytes, str | None]:
         raise _bad("this box fetches nothing: send the picture itself, as base64 or as a data URI")
     if not text.isascii():  # found at once; `translate` would take 0.2 s to come to it through 8 MB
         raise _bad("the picture is not base64")
+    if not _IN_LINES.isdisjoint(text[:_LINE]):  # as `base64 FILE` prints it
+        text = text.translate(_SPACES)
     try:
         return binascii.a2b_base64(text, strict_mode=True), said
-    except ValueError:
-        pass
-    try:  # as `base64 FILE` prints it, in lines
-        return binascii.a2b_base64(text.translate(_SPACES), strict_mode=True), said
     except ValueError:
         raise _bad("the picture is not base64") from None
 

@@ -76,12 +76,13 @@ _NONE = Defaults()
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A request that can never become a job, with all that its answer needs."""
+    """A request that can never become a job, with all that its answer needs; ``camera``, ``named`` as in `Job`."""
 
     key: Key
     reply: Reply
     error: JobError
     camera: str | None = None
+    named: bool = True
 
 
 def read_request(
@@ -104,7 +105,8 @@ def read_request(
     def refuse(job_id: str | None, error: ValueError | JobError) -> Refusal:
         code, sentence = (error.code, error.message) if isinstance(error, JobError) else (Code.BAD_REQUEST, str(error))
         short = sentence if len(sentence) <= _MAX_SENTENCE else f"{sentence[:_MAX_SENTENCE]}…"
-        return Refusal(Key(route.client, job_id or sent_id or new_id), reply, JobError(code, short), route.camera)
+        key = Key(route.client, job_id or sent_id or new_id)
+        return Refusal(key, reply, JobError(code, short), route.camera, named=key.id != new_id)
 
     too_large = _too_large(message.payload, route, limits)
     if too_large is not None:

@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-
 from agent.contract.jobs import Job, Key
 from agent.spool.records import Receipt, SpoolError, StoredFinal, Unfinished, Unsent
 
-_SCHEMA = 1
+_SCHEMA = 2
 # Neither key is AUTOINCREMENT, which is one more page to write in each commit. Among living rows the order holds
 # without it; `_next_unsent` keeps the outbox's cursor from meeting a number twice.
 _TABLES = """
@@ -25,6 +24,7 @@ CREATE TABLE finals (
 CREATE INDEX finals_by_age ON finals (finished_at);
 CREATE TABLE outbox (seq INTEGER PRIMARY KEY, final INTEGER NOT NULL UNIQUE REFERENCES finals);
 """
+_CAMERAS = "CREATE TABLE cameras (name TEXT PRIMARY KEY, policy BLOB NOT NULL) WITHOUT ROWID;"
 _PRAGMAS = (
     "journal_mode = WAL",
     # Copying the WAL back costs two fsyncs, and writes a page once however often it changed in between: 4 MiB
@@ -109,7 +109,9 @@ class Database:
     def _prepare(self) -> None:
         schema = self._number("PRAGMA user_version")
         if schema == 0 and self._number("SELECT count(*) FROM sqlite_schema") == 0:
-            self._connection.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {_SCHEMA}; COMMIT")
+            self._connection.executescript(f"BEGIN; {_TABLES} {_CAMERAS} PRAGMA user_version = {_SCHEMA}; COMMIT")
+        elif schema == 1:
+            self._connection.executescript(f"BEGIN; {_CAMERAS} PRAGMA user_version = {_SCHEMA}; COMMIT")
         elif schema != _SCHEMA:
             raise SpoolError(
                 f"{self._path} has schema {schema} and this edge-slm knows {_SCHEMA}: "
@@ -246,6 +248,20 @@ class Database:
             " AND seq NOT IN (SELECT final FROM outbox) ORDER BY finished_at LIMIT ?)",
             (before, _EXPIRED_AT_ONCE),
         ).rowcount
+
+    def tell(self, camera: str, policy: bytes) -> None:
+        """Keep a camera's policy in the place of its last one; an empty one leaves none."""
+        self._execute("DELETE FROM cameras WHERE name = ?", (camera,))
+        if policy:
+            self._execute("INSERT INTO cameras VALUES (?, ?)", (camera, policy))
+
+    def told(self) -> dict[str, bytes]:
+        """Return the policies that are kept, by camera."""
+        return dict(self._execute("SELECT name, policy FROM cameras").fetchall())
+
+    def forget_cameras(self) -> None:
+        """Drop all policies."""
+        self._execute("DELETE FROM cameras")
 
     def _unfinished(self, key: Key) -> bool:
         return self._execute("SELECT 1 FROM requests WHERE client = ? AND id = ?", key).fetchone() is not None

@@ -126,6 +126,18 @@ class Spool:
         """Tell what is known of a key. It writes nothing, and so works on a full disk."""
         return await self._do(partial(Database.known, key=key), durable=False)
 
+    async def tell(self, camera: str, policy: bytes) -> None:
+        """Keep what was last told on a camera's config topic; nothing, if that was nothing."""
+        await self._do(partial(Database.tell, camera=camera, policy=policy))
+
+    async def told(self) -> dict[str, bytes]:
+        """Return what was told, by camera."""
+        return await self._do(Database.told, durable=False)
+
+    async def forget_cameras(self) -> None:
+        """Drop what was told of cameras."""
+        await self._do(Database.forget_cameras)
+
     async def outgoing(self, after: int, limit: int) -> list[Unsent]:
         """Return the first ``limit`` unsent finals whose ``seq`` is above ``after``, in order."""
         return await self._do(partial(Database.outgoing, after=after, limit=limit), durable=False)

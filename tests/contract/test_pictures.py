@@ -1,5 +1,6 @@
 """What a picture's header says before anybody decodes it."""
 
+import time
 import zlib
 from contextlib import suppress
 from io import BytesIO
@@ -14,6 +15,15 @@ from agent.contract.pictures import from_text, judge
 from tests.contract.pictures import GIF, JPEG, PNG, encoded, plain, text
 
 PIXELS = 1_000_000
+
+
+def unusable(why: str) -> str:
+    return f"the picture cannot be used, {why}: send a whole JPEG, PNG or GIF, alone"
+
+
+NO_PICTURE = unusable("it is no JPEG, PNG or GIF")
+IN_HEADER = unusable("it is cut off within its header")
+AT_END = unusable("it is cut off, or has other data after its end")
 
 
 def refusal(data: bytes, said: str | None = None) -> tuple[Code, str]:
@@ -53,17 +63,18 @@ def test_padding_after_a_jpeg_is_forgiven(padding: bytes) -> None:
     ("data", "sentence"),
     [
         (b"", "the picture is empty"),
-        (b"no picture", "this is no JPEG, PNG or GIF, or its header is damaged"),
-        (b"\xff\xd8\xff", "this is no JPEG, PNG or GIF, or its header is damaged"),
-        (PNG[:20], "this is no JPEG, PNG or GIF, or its header is damaged"),
-        (webp(), "this is no JPEG, PNG or GIF, or its header is damaged"),
+        (b"no picture", NO_PICTURE),
+        (b"\xff\xd8\xff", IN_HEADER),
+        (PNG[:20], IN_HEADER),
+        (webp(), NO_PICTURE),
         (plain(1, 1), "the picture has 1x1 pixels, and each side needs at least 16"),
         (plain(20_000, 10), "the picture has 20000x10 pixels, and each side needs at least 16"),
         (plain(320, 16), "the picture has 320x16 pixels: no side may be over 16 times the other"),
-        (JPEG[:-20], "the JPEG is cut off, or has other data after its end: send the whole picture, alone"),
-        (PNG[:-4], "the PNG is cut off, or has other data after its end: send the whole picture, alone"),
-        (JPEG + b"PK\3\4", "the JPEG is cut off, or has other data after its end: send the whole picture, alone"),
-        (GIF + b"<script>", "the GIF is cut off, or has other data after its end: send the whole picture, alone"),
+        (JPEG[:-20], AT_END),
+        (PNG[:-4], AT_END),
+        (PNG + b"%PDF", AT_END),
+        (JPEG + b"PK\3\4", AT_END),
+        (GIF + b"<script>", AT_END),
     ],
     ids=[
         "empty",
@@ -76,6 +87,7 @@ def test_padding_after_a_jpeg_is_forgiven(padding: bytes) -> None:
         "a strip",
         "truncated JPEG",
         "truncated PNG",
+        "with a document",
         "with an archive",
         "with a script",
     ],
@@ -96,6 +108,29 @@ def test_a_bomb_is_refused_by_its_header() -> None:
     header = b"IHDR" + (60_000).to_bytes(4, "big") * 2 + b"\1\0\0\0\0"
     bomb = PNG[:8] + b"\0\0\0\x0d" + header + zlib.crc32(header).to_bytes(4, "big") + PNG[33:]
     assert refusal(bomb)[0] is Code.TOO_LARGE
+
+
+def test_a_gif_whose_frame_is_larger_than_its_screen_is_judged_by_the_frame() -> None:
+    small = bytearray(plain(1001, 1000, "GIF"))
+    small[6:10] = (32).to_bytes(2, "little") * 2
+    assert refusal(bytes(small))[0] is Code.TOO_LARGE
+
+
+MANY = 1 << 20
+HOSTILE = {
+    "empty segments": b"\xff\xd8" + b"\xff\xe0\0\2" * MANY,
+    "fill bytes": b"\xff\xd8" + b"\xff" * MANY,
+    "scans": JPEG[:-2] + b"\xff\xda" * 101 + JPEG[-2:],
+    "empty chunks": PNG[:33] + (b"\0\0\0\0tEXt" + bytes(4)) * (MANY // 8) + PNG[33:],
+    "comments": GIF[:13] + b"\x21\xfe" + b"\1x" * MANY + b"\0" + GIF[13:],
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_file_that_takes_too_many_steps_to_read_is_refused_after_few(name: str) -> None:
+    started = time.thread_time()
+    assert refusal(HOSTILE[name])[0] is Code.BAD_REQUEST
+    assert time.thread_time() - started < 0.05
 
 
 def test_a_picture_that_is_called_something_else_is_refused() -> None:

@@ -1,5 +1,7 @@
 """Cameras in the queue: the latest frame wins, each has its turn, and none holds up what is not its own."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -122,13 +124,25 @@ def test_cameras_take_turns_however_much_each_asks() -> None:
     assert [each.job.id for each in order if each] == ["p0", "g0", "p1", "g1", "p2"]
 
 
-def test_a_camera_that_never_had_a_turn_goes_first() -> None:
+def test_a_new_camera_waits_since_it_came_and_not_for_ever() -> None:
     queue = Queue(9)
     queue.push(frame("p0", "porch"))
-    started(queue)
+    started(queue, now=1.0)
     queue.push(frame("p1", "porch"))
-    queue.push(frame("g0", "gate"))
-    assert started(queue, now=1.0) == ["g0", "p1"]
+    queue.push(replace(frame("g0", "gate"), received_at=2.0))
+    assert started(queue, now=3.0, most=1) == ["p1"]
+    queue.push(frame("p2", "porch"))
+    queue.push(replace(frame("g1", "gate"), received_at=4.0))
+    assert started(queue, now=5.0) == ["g1", "p2"]
+
+
+def test_names_that_somebody_makes_up_do_not_starve_a_camera() -> None:
+    queue, starts = Queue(9), []
+    for now in range(1, 20):
+        queue.push(replace(frame(f"p{now}", "porch"), received_at=now))
+        queue.push(replace(frame(f"x{now}", f"made-up-{now}"), received_at=now))
+        starts += started(queue, now=float(now), most=1)
+    assert sum(name.startswith("p") for name in starts) >= 2
 
 
 def test_a_new_frame_keeps_its_cameras_place() -> None:

@@ -26,6 +26,7 @@ class Beside(RuleBasedStateMachine):
         self.made = 0
         self.waiting: dict[str, Ticket] = {}
         self.texts_in_a_row = {"low": 0, "normal": 0, "high": 0}
+        self.came: dict[tuple[Priority, tuple[str, str | None]], float] = {}
         self.last_start: dict[tuple[str, str | None], float] = {}
         self.last_frame: dict[tuple[str, str | None], float] = {}
 
@@ -136,6 +137,8 @@ class Beside(RuleBasedStateMachine):
         for name in older:
             del self.waiting[name]
         self.waiting[job.id] = ticket
+        if not deaths:
+            self.came.setdefault((job.priority, self.camera(job)), self.now)
 
     def may_start(self, running: int) -> list[str]:
         """Say which jobs may start now: one, or several where the rules do not choose."""
@@ -149,11 +152,22 @@ class Beside(RuleBasedStateMachine):
             if texts and (not pictures or self.texts_in_a_row[priority] < 3):
                 return [texts[0].id]
             if pictures:
-                ago = min(self.last_start.get(self.camera(job), -math.inf) for job in pictures)
-                longest = [job for job in pictures if self.last_start.get(self.camera(job), -math.inf) == ago]
+                ago = min(map(self.since, pictures))
+                longest = [job for job in pictures if self.since(job) == ago]
                 firsts = {self.camera(job): job.id for job in reversed(longest)}
                 return list(firsts.values())
         return []
+
+    def since(self, job: Job) -> tuple[float, bool]:
+        """Say since when a camera has no turn: a new one, since it began to wait."""
+        if self.camera(job) in self.last_start:
+            return self.last_start[self.camera(job)], True
+        return self.came[job.priority, self.camera(job)], False
+
+    @invariant()
+    def note_who_waits_no_longer(self) -> None:
+        lanes = {(each.job.priority, self.camera(each.job)) for each in self.waiting.values() if not each.deaths}
+        self.came = {lane: at for lane, at in self.came.items() if lane in lanes}
 
     def due_at(self, ticket: Ticket) -> float:
         if ticket.job.frame is None or ticket.deaths:

@@ -160,7 +160,7 @@ async def test_a_folder_in_the_files_place_is_named(path: Path) -> None:
 async def test_a_schema_of_another_version_is_named(spool: Spool, path: Path) -> None:
     await spool.close()
     edited(path, "PRAGMA user_version = 7")
-    with pytest.raises(SpoolError, match="has schema 7 and this edge-slm knows 1: run the version"):
+    with pytest.raises(SpoolError, match="has schema 7 and this edge-slm knows 2: run the version"):
         await Spool.open(path)
 
 

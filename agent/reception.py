@@ -1,0 +1,180 @@
+"""A request's way to the disk: it gets a place and is written down, or is refused, before its message is acknowledged.
+
+A frame at QoS 0 without an id is the exception: nobody was promised anything, and a camera that sends thirty a second
+would wear an SD card out in weeks. It is not written down; if the agent dies, so does it.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterable
+
+import structlog
+
+from agent.admission import Ticket, camera_of
+from agent.contract.errors import Code, JobError
+from agent.contract.events import Final, Outcome, Placed
+from agent.contract.jobs import Job, Key, Reply
+from agent.contract.requests import Refusal
+from agent.course import ended_unstarted
+from agent.dispatcher import SUPERSEDED, Dispatcher
+from agent.latest import LatestOnly
+from agent.metrics import Counters
+from agent.outbox import Outbox
+from agent.spool import Receipt, Spool, SpoolError, Unfinished
+
+_log = structlog.get_logger(__name__)
+
+
+class Reception:
+    """Takes requests on or refuses them. They wait for the disk side by side, so the spool can commit many at once."""
+
+    def __init__(self, spool: Spool, dispatcher: Dispatcher, outbox: Outbox, counters: Counters) -> None:
+        self._spool = spool
+        self._dispatcher = dispatcher
+        self._outbox = outbox
+        self._counters = counters
+        self._door = LatestOnly()
+        # Jobs that wait for the disk, and whether their client has canceled them meanwhile.
+        self._on_the_way: dict[Key, bool] = {}
+
+    async def recover(self, unfinished: Iterable[Unfinished]) -> None:
+        """Let the jobs that an earlier run of the agent was promised to answer wait again, in their order."""
+        for each in unfinished:
+            if each.job is None:
+                error = JobError(Code.INTERNAL, "the stored request cannot be read by this version of the agent")
+                await self._outbox.finish(_rejected(Refusal(each.key, Reply(), error)), Reply(), repeatable=True)
+            else:
+                self._dispatcher.admit(_ticket(each.job, each.received_at, each.attempt))
+                if each.canceled:
+                    self._dispatcher.cancel(each.key)
+
+    async def admit(self, job: Job, *, stored: bool) -> None:
+        """Take a job on, or refuse it; ``stored`` is whether either is written down."""
+        decision = self._dispatcher.decide(job)
+        if isinstance(decision, JobError):
+            await self.refuse(_refusal(job, decision), stored=stored)
+            return
+        refused = self._dispatcher.hold(job, decision)
+        if refused is not None:
+            await self.refuse(_refusal(job, refused), stored=stored)
+            return
+        received_at = time.time()
+        ticket = _ticket(job, received_at, 1, stored=stored)
+        try:
+            receipt = await self._write(job, received_at) if stored else Receipt.NEW
+        except SpoolError as error:
+            await self._refuse_unstored(job.key, job.reply, job.camera, error)
+            return
+        finally:
+            self._dispatcher.release(job, decision)
+            canceled = self._on_the_way.pop(job.key, False)
+        if receipt is None:
+            ended = ended_unstarted(ticket, SUPERSEDED, asyncio.get_running_loop().time())
+            await self._refuse(ended, job.reply, repeatable=job.named)
+            return
+        self._settle(receipt, job.key)
+        if receipt is Receipt.NEW:
+            self._counters.accepted += 1
+            self._dispatcher.admit(ticket)
+        if canceled:
+            await self.cancel(job.key)
+
+    async def refuse(self, refusal: Refusal, *, stored: bool) -> None:
+        """Answer what never becomes a job."""
+        final = _rejected(refusal)
+        if stored:
+            await self._refuse(final, refusal.reply, repeatable=refusal.named)
+        else:
+            self._outbox.send(final, refusal.reply)
+            self._count(final)
+
+    async def cancel(self, key: Key) -> None:
+        """End a job at its client's wish, wherever it is."""
+        try:
+            receipt = await self._spool.cancel(key)
+        except SpoolError as error:
+            # The mark would only matter after a crash: cancel what runs now all the same.
+            _log.error("cancel.not_stored", client=key.client, id=key.id, error=str(error))
+            receipt = Receipt.RUNNING
+        match receipt:
+            case Receipt.RUNNING:
+                self._dispatcher.cancel(key)
+            case Receipt.FINISHED:
+                self._outbox.wake()
+            case Receipt.NEW if key in self._on_the_way:
+                self._on_the_way[key] = True
+            case Receipt.NEW if self._dispatcher.knows(key):
+                self._dispatcher.cancel(key)  # it was never to be stored
+            case Receipt.NEW:
+                self._counters.ignored += 1
+                _log.warning("cancel.ignored", why="unknown_id", client=key.client, id=key.id)
+
+    async def _write(self, job: Job, received_at: float) -> Receipt | None:
+        """Write a job to disk; None for a frame that a newer one overtook on the way there."""
+        # The redelivery of a frame that waits at the door is no newer frame: it goes by, and the disk tells them apart.
+        at_door = job.frame is not None and job.key not in self._on_the_way
+        self._on_the_way.setdefault(job.key, False)
+        if not at_door:
+            return await self._spool.accept(job, received_at)
+        if not await self._door.enter(camera_of(job)):
+            return None
+        try:
+            return await self._spool.accept(job, received_at)
+        finally:
+            self._door.leave(camera_of(job))
+
+    async def _refuse(self, final: Final, reply: Reply, *, repeatable: bool) -> None:
+        try:
+            receipt = await self._outbox.refuse(final, reply, repeatable=repeatable)
+        except SpoolError as broken:
+            await self._refuse_unstored(final.key, reply, final.camera, broken)
+            return
+        self._settle(receipt, final.key)
+        if receipt is Receipt.NEW:
+            self._count(final)
+
+    async def _refuse_unstored(self, key: Key, reply: Reply, camera: str | None, broken: SpoolError) -> None:
+        """Refuse what cannot be written down: the answer goes out from memory, before the acknowledgement."""
+        _log.error("spool.failed", client=key.client, id=key.id, error=str(broken))
+        try:
+            known = await self._spool.known(key)
+        except SpoolError:
+            known = Receipt.RUNNING if self._dispatcher.knows(key) else Receipt.NEW
+        if known is not Receipt.NEW:
+            return  # it has its final, or will have: this is a repeat, and can be repeated
+        error = JobError(Code.INTERNAL, f"this box cannot store jobs now: {broken}", retry_after_s=30.0)
+        await self._outbox.deliver_unstored(_rejected(Refusal(key, reply, error, camera)), reply)
+
+    def _settle(self, receipt: Receipt, key: Key) -> None:
+        if receipt is not Receipt.NEW:
+            self._counters.duplicates += 1
+            _log.info("request.repeated", client=key.client, id=key.id, known_as=str(receipt))
+        self._outbox.wake()
+
+    def _count(self, final: Final) -> None:
+        code = str(final.error.code) if final.error else "ok"
+        self._counters.finished[code] += 1
+        _log.info("job.refused", client=final.key.client, id=final.key.id, code=code)
+
+
+def _ticket(job: Job, received_at: float, attempt: int, *, stored: bool = True) -> Ticket:
+    """Place a job's wall-clock arrival on the monotonic clock, which deadlines are measured by."""
+    now = asyncio.get_running_loop().time()
+    received = now - max(0.0, time.time() - received_at)
+    deadline = None if job.deadline_s is None else received + job.deadline_s
+    return Ticket(job, received, deadline, attempt, stored=stored)
+
+
+def _refusal(job: Job, error: JobError) -> Refusal:
+    return Refusal(job.key, job.reply, error, job.camera, named=job.named)
+
+
+def _rejected(refusal: Refusal) -> Final:
+    return Final(
+        refusal.key,
+        Outcome.REJECTED,
+        placement=Placed(reason=str(refusal.error.code)),
+        error=refusal.error,
+        notice=refusal.reply.notice,
+        camera=refusal.camera,
+    )
