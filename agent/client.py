@@ -13,7 +13,7 @@ import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeAlias
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
@@ -30,6 +30,8 @@ _ANSWER_S = 10.0
 _VERSIONS = {"5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersion.MQTTv311}
 _ADDRESS = re.compile(r"(?:\[([\w:.%]+)\]|([^\s\[\]:/@]+))(?::([0-9]{1,5}))?\Z")
 _PORT = 1883
+# Of a PUBLISH at QoS 1, beside its topic and payload, at the most: type, length, topic's length, packet identifier.
+_HEADER_BYTES = 1 + 4 + 2 + 2 + 1
 
 
 class ClientError(UserError):
@@ -61,6 +63,9 @@ class Event:
     body: dict[str, Any]
 
 
+_Events: TypeAlias = asyncio.Queue[Event | None]
+
+
 class Client:
     """A device.
 
@@ -81,12 +86,15 @@ class Client:
         self._topics = Topics(mqtt.root, node)
         self._name = name
         # What is told to the jobs that run; None: the connection is lost.
-        self._jobs: dict[str, asyncio.Queue[Event | None]] = {}
+        self._jobs: dict[str, _Events] = {}
+        # The same for frames whose jobs have no name yet, by their cameras.
+        self._frames: dict[str, _Events] = {}
         self._status = ""
         self._online = asyncio.Event()
         # Requests by their packet identifier; the result is the broker's reason to refuse it, if it does.
         self._unacknowledged: dict[int, asyncio.Future[str | None]] = {}
         self._lost = False
+        self._most_bytes: int | None = None
         self._client: paho.Client | None = None
         self._loop: asyncio.AbstractEventLoop
         self._ready: asyncio.Future[None]
@@ -121,21 +129,34 @@ class Client:
         assert client is not None, "enter the client first"  # noqa: S101
         await _close(client)
 
-    async def ask(self, request: Mapping[str, object]) -> AsyncIterator[Event]:
-        """Publish a text job and yield what comes back; the final is last.
+    def ask(self, request: Mapping[str, object], camera: str | None = None) -> AsyncIterator[Event]:
+        """Publish a job and yield what comes back; the final is last.
 
         Args:
             request: the contract's fields; without an ``id`` it gets one.
+            camera: whose image topic to ask on, where requests may have megabytes of pictures; None for the text topic.
 
         Raises:
             ClientError: the broker did not take it, or the connection was lost before its final.
 
         """
         body = {"id": secrets.token_hex(8), **request}
-        job_id = str(body["id"])
-        events = self._jobs[job_id] = asyncio.Queue()
+        payload = json.dumps(body, ensure_ascii=False).encode()
+        kind = Kind.TEXT if camera is None else Kind.IMAGE
+        return self._told(self._jobs, str(body["id"]), self._topics.request(self._name, kind, camera), payload)
+
+    def show(self, camera: str, frame: bytes) -> AsyncIterator[Event]:
+        """Publish a raw frame and yield what comes back, as `ask` does.
+
+        It is the box that names the job, and until then nobody can tell two frames of one camera apart: show one at
+        a time.
+        """
+        return self._told(self._frames, camera, self._topics.request(self._name, Kind.IMAGE, camera), frame)
+
+    async def _told(self, table: dict[str, _Events], name: str, topic: str, payload: bytes) -> AsyncIterator[Event]:
+        events = table[name] = asyncio.Queue()
         try:
-            await self._publish(Kind.TEXT, json.dumps(body, ensure_ascii=False).encode())
+            await self._publish(topic, payload)
             while True:
                 event = await events.get()
                 if event is None:
@@ -144,7 +165,9 @@ class Client:
                 if event.kind == "final":
                     return
         finally:
-            del self._jobs[job_id]
+            for each in (self._jobs, self._frames):
+                for key in [key for key, queue in each.items() if queue is events]:
+                    del each[key]
 
     async def online(self, seconds: float) -> None:
         """Wait for the box to say that it is online.
@@ -172,13 +195,19 @@ class Client:
             ClientError: the broker did not take it.
 
         """
-        await self._publish(Kind.CANCEL, job_id.encode())
+        await self._publish(self._topics.request(self._name, Kind.CANCEL), job_id.encode())
 
-    async def _publish(self, kind: Kind, payload: bytes) -> None:
+    async def _publish(self, topic: str, payload: bytes) -> None:
         assert self._client is not None, "enter the client first"  # noqa: S101
         if self._lost:
             raise self._loss()
-        topic = self._topics.request(self._name, kind)
+        size = len(payload) + len(topic) + _HEADER_BYTES
+        if self._most_bytes is not None and size > self._most_bytes:
+            # It would end the connection, and nobody would be told why.
+            raise ClientError(
+                f"the request has {size:,} bytes and the broker at {self._where} takes at most {self._most_bytes:,}: "
+                "send a smaller one, or raise the broker's largest packet"
+            )
         sent = self._client.publish(topic, payload, qos=1)
         # paho's thread may have the acknowledgement already; the loop takes it in at the next await, not before.
         acknowledged = self._unacknowledged[sent.mid] = self._loop.create_future()
@@ -256,8 +285,9 @@ class Client:
     # The callbacks run on paho's thread, and pass on to the loop's what they hear.
 
     def _on_connect(
-        self, client: paho.Client, _d: object, _f: object, reason: ReasonCode, _p: Properties | None
+        self, client: paho.Client, _d: object, _f: object, reason: ReasonCode, properties: Properties | None
     ) -> None:
+        self._most_bytes = getattr(properties, "MaximumPacketSize", None)
         if reason.is_failure:
             self._loop.call_soon_threadsafe(self._settle, self._refusal(reason))
         else:
@@ -290,7 +320,7 @@ class Client:
         """Take note that the connection is over, and wake everybody who waits for something to come over it."""
         self._settle(self._no_mqtt(f"the connection was closed: {reason}"))
         self._lost = True
-        for events in self._jobs.values():
+        for events in (*self._jobs.values(), *self._frames.values()):
             events.put_nowait(None)
         for acknowledged in self._unacknowledged.values():
             if not acknowledged.done():
@@ -309,8 +339,16 @@ class Client:
                 self._online.set()
             return
         _, job_id, kind = topic.rsplit("/", 2)
-        if job_id in self._jobs and kind in ("state", "chunk", "final"):
-            self._jobs[job_id].put_nowait(Event(kind, json.loads(payload)))  # type: ignore[arg-type]
+        if kind not in ("state", "chunk", "final") or not (job_id in self._jobs or self._frames):
+            return
+        event = Event(kind, json.loads(payload))  # type: ignore[arg-type]
+        # These two begin a job; what else comes of a camera is about frames of an earlier time.
+        if job_id not in self._jobs and event.body.get("state") in ("accepted", "REJECTED"):
+            camera = event.body.get("camera")
+            if camera in self._frames:
+                self._jobs[job_id] = self._frames.pop(camera)
+        if job_id in self._jobs:
+            self._jobs[job_id].put_nowait(event)
 
 
 async def _close(client: paho.Client) -> None:

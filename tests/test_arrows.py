@@ -51,7 +51,7 @@ _ROOMS = {
     "agent.testing": "contract engines.base",
     "agent.service": "admission backoff bus cameras contract dispatcher engines.base engines.local intake logs metrics"
     " models outbox placement publisher reception settings spool status",
-    "agent.demo": "client errors layers models settings",
+    "agent.demo": "client errors layers models models.shapes settings",
     "agent.bench": "*",
     "agent.cli": "*",
 }
@@ -61,7 +61,7 @@ _OWNERS = {
     "gguf": "models.conversion",
     "numpy": "engines.worker models.conversion",
     # The parent reads headers alone; what decodes is the worker.
-    "PIL": "contract engines.worker models.shapes",
+    "PIL": "bench engines.worker models.shapes",
     "onnxruntime": "engines.worker models.conversion",
     "onnxruntime_genai": "engines.worker",
     "paho": "bus client",

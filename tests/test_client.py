@@ -1,37 +1,42 @@
 """The device that the command line, the demo and the bench ask through, at a real broker."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from agent import client as module
-from agent.client import Client, ClientError, host_and_port
+from agent.client import Client, ClientError, Event, host_and_port
 from agent.errors import UsageError, UserError
 from agent.settings import Mqtt, Tls
 from tests.brokers import Broker, free_port
+from tests.bus.device import Device as Stranger
 
 
 def device(port: int, name: str = "dev7", **mqtt: object) -> Client:
     return Client(Mqtt.model_validate({"port": port, **mqtt}), "box1", name)
 
 
-async def asked(client: Client) -> None:
-    """Ask, and read to the end."""
-    async for _ in client.ask({"id": "j1", "prompt": "Hi"}):
-        pass
-
-
 @asynccontextmanager
-async def asking(client: Client) -> AsyncIterator[asyncio.Task[None]]:
-    """Publish a request, and yield who waits for its answer."""
-    task = asyncio.create_task(asked(client))
+async def heard(events: AsyncIterator[Event]) -> AsyncIterator[asyncio.Task[list[Event]]]:
+    """Publish a request, and yield who waits for its answer, to the end."""
+
+    async def listen() -> list[Event]:
+        return [event async for event in events]
+
+    task = asyncio.create_task(listen())
     await asyncio.sleep(0)  # it publishes before its first await
     yield task
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+def asking(client: Client) -> AbstractAsyncContextManager[asyncio.Task[list[Event]]]:
+    """Ask something."""
+    return heard(client.ask({"id": "j1", "prompt": "Hi"}))
 
 
 @pytest.fixture
@@ -116,9 +121,12 @@ async def test_after_the_connection_is_lost_a_request_fails_at_once(broker: Brok
         async with asking(client) as waiting:
             broker.kill()
             await asyncio.wait([waiting])
-        for late in (asked(client), client.cancel("j1"), client.online(60)):
+        async with asking(client) as late:
             with pytest.raises(ClientError, match="was lost"):
                 await asyncio.wait_for(late, 1)
+        for late_too in (client.cancel("j1"), client.online(60)):
+            with pytest.raises(ClientError, match="was lost"):
+                await asyncio.wait_for(late_too, 1)
 
 
 async def test_an_acknowledgement_that_comes_too_late_is_no_other_requests(
@@ -133,6 +141,85 @@ async def test_an_acknowledgement_that_comes_too_late_is_no_other_requests(
         broker.thaw()
         await client.cancel("j2")  # acknowledged after the first
         assert client._unacknowledged == {}
+
+
+async def test_a_request_for_a_camera_goes_to_its_image_topic(broker: Broker) -> None:
+    with Stranger(broker.port) as box:
+        await box.subscribe("slm/box1/req/#")
+        async with device(broker.port) as client, heard(client.ask({"id": "j1", "image": "AAAA"}, "door")):
+            message = await box.messages.get()
+    assert (message.topic, json.loads(message.payload)) == (
+        "slm/box1/req/dev7/image/door",
+        {"id": "j1", "image": "AAAA"},
+    )
+
+
+async def test_a_raw_frame_is_published_as_it_is(broker: Broker) -> None:
+    with Stranger(broker.port) as box:
+        await box.subscribe("slm/box1/req/#")
+        async with device(broker.port) as client, heard(client.show("door", b"\xff\xd8\xff")):
+            message = await box.messages.get()
+    assert (message.topic, message.payload) == ("slm/box1/req/dev7/image/door", b"\xff\xd8\xff")
+
+
+@asynccontextmanager
+async def shown(broker: Broker) -> AsyncIterator[tuple[Stranger, asyncio.Task[list[Event]]]]:
+    """Show a frame of the camera door; yield who may answer in the box's place, and what is heard of it."""
+    with Stranger(broker.port) as box:
+        await box.subscribe("slm/box1/req/#")
+        async with device(broker.port) as client, heard(client.show("door", b"a frame")) as events:
+            await box.messages.get()
+            yield box, events
+
+
+async def say(box: Stranger, job_id: str, kind: str, **body: object) -> None:
+    await box.publish(f"slm/box1/res/dev7/{job_id}/{kind}", json.dumps({"id": job_id, **body}).encode())
+
+
+async def test_the_answer_to_a_frame_is_told_by_its_camera(broker: Broker) -> None:
+    async with shown(broker) as (box, events):
+        await say(box, "other", "state", state="accepted", camera="yard")
+        await say(box, "j1", "state", state="accepted", camera="door")
+        await say(box, "other", "chunk", text="no")
+        await say(box, "j1", "chunk", text="a red circle")
+        await say(box, "j1", "final", state="SUCCEEDED", camera="door")
+        assert [(event.kind, event.body["id"]) for event in await events] == [
+            ("state", "j1"),
+            ("chunk", "j1"),
+            ("final", "j1"),
+        ]
+
+
+async def test_a_refused_frame_has_its_final_alone(broker: Broker) -> None:
+    async with shown(broker) as (box, events):
+        await say(box, "j1", "final", state="REJECTED", camera="door")
+        assert [event.kind for event in await events] == ["final"]
+
+
+async def test_the_end_of_an_earlier_frame_is_not_the_end_of_this_one(broker: Broker) -> None:
+    async with shown(broker) as (box, events):
+        await say(box, "before", "final", state="SUCCEEDED", camera="door")
+        await say(box, "j1", "state", state="accepted", camera="door")
+        await say(box, "j1", "final", state="CANCELED", camera="door")
+        assert {event.body["id"] for event in await events} == {"j1"}
+
+
+async def test_whoever_waits_for_the_answer_to_a_frame_hears_that_the_connection_is_lost(broker: Broker) -> None:
+    async with device(broker.port) as client, heard(client.show("door", b"a frame")) as events:
+        await client.cancel("j2")  # acknowledged after the frame
+        broker.kill()
+        with pytest.raises(ClientError, match="was lost"):
+            await asyncio.wait_for(events, 5)
+        assert client._frames == {}
+
+
+async def test_a_request_larger_than_the_broker_takes_is_told_before_it_costs_the_connection(tmp_path: Path) -> None:
+    with Broker(tmp_path, "max_packet_size 2000") as broker:
+        async with device(broker.port) as client:
+            async with heard(client.show("door", bytes(2000))) as events:
+                with pytest.raises(ClientError, match=r"2,\d\d\d bytes and the broker at .* takes at most 2,000"):
+                    await events
+            await client.cancel("j1")
 
 
 async def test_a_box_that_was_never_there_is_told(broker: Broker) -> None:

@@ -33,10 +33,14 @@ async def _probe(report: Path) -> None:
 async def _main(mode: str, config: Path) -> None:
     settings = load([config]).settings
     logs.configure(settings.log.level)
-    engine = FakeEngine(settings.engine.slots, ["Hello", " world"]) if mode == "fake" else None
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    service = Service(settings, await Spool.open(settings.spool_file), engine)
+    spool = await Spool.open(settings.spool_file)
+    if mode == "fake":
+        answers = FakeEngine(settings.engine.slots, ["Hello", " world"])
+        service = Service(settings, spool, {"text": answers} if settings.models.vision is None else {"vision": answers})
+    else:
+        service = Service(settings, spool)
     probe = asyncio.create_task(_probe(config.parent / "stall")) if mode == "watched" else None
     await service.run(stop)
     if probe is not None:

@@ -1,14 +1,12 @@
-"""The rows of the table: what is measured, how, and the bound it is held against."""
+"""The rows about text: what is measured, how, and the bound it is held against."""
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from statistics import median
-from typing import Any, Literal
 
 from agent.bench import ROWS
 from agent.bench.rig import Box, Messages, Rig, children, cpu_seconds
+from agent.bench.row import Heard, Measure, Row, heard
 from agent.client import Client
 from agent.metrics import resident_bytes
 
@@ -17,48 +15,8 @@ _STARTS = 5
 _SYLLABLES = ("the", "box", "reads", "a", "sensor", "and", "writes", "its", "value", "to", "the", "log", "each", "hour")
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of the table."""
-
-    what: str
-    value: float
-    unit: str
-    bound: float
-    side: Literal["at least", "at most"]
-    detail: str
-
-    @property
-    def holds(self) -> bool:
-        """Whether the bound holds."""
-        return self.value >= self.bound if self.side == "at least" else self.value <= self.bound
-
-    @property
-    def bound_text(self) -> str:
-        """The bound in words."""
-        return f"{self.side} {self.bound:g} {self.unit}".rstrip()
-
-
-@dataclass
-class Heard:
-    """What a client saw of one job, with times from just before it was published, in seconds."""
-
-    first_s: float
-    total_s: float
-    final: dict[str, Any]
-
-
 async def _ask(client: Client, messages: Messages, max_tokens: int, **fields: object) -> Heard:
-    begun, first = time.perf_counter(), None
-    async for event in client.ask({"messages": messages, "max_tokens": max_tokens, "temperature": 0, **fields}):
-        if event.kind == "chunk" and first is None:
-            first = time.perf_counter() - begun
-        elif event.kind == "final":
-            if event.body["error"] is not None:
-                raise RuntimeError(f"a measured job failed: {event.body['error']['message']}")
-            total = time.perf_counter() - begun
-            return Heard(total if first is None else first, total, event.body)
-    raise RuntimeError("a measured job had no final")
+    return await heard(client.ask({"messages": messages, "max_tokens": max_tokens, "temperature": 0, **fields}))
 
 
 def _talk(number: int, words: int, question: str = "Write a long story about a lighthouse.") -> Messages:
@@ -242,6 +200,4 @@ async def _many(box: Box, name: str, count: int, at_once: int) -> None:
         await asyncio.gather(*(device() for _ in range(at_once)))
 
 
-MEASURES: dict[str, Callable[[Rig], Awaitable[list[Row]]]] = dict(
-    zip(ROWS, (decode, short_job, prefix, stall, footprint, throughput), strict=True)
-)
+MEASURES: dict[str, Measure] = dict(zip(ROWS, (decode, short_job, prefix, stall, footprint, throughput), strict=True))

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from agent import __version__
-from agent.bench.measures import MEASURES, Row
+from agent.bench import ROWS, VISION_ROWS, measures, pictures
 from agent.bench.rig import Rig
-from agent.models.store import resolve
+from agent.bench.row import Row
 from agent.settings import Settings
 
 
@@ -17,7 +17,7 @@ def run(settings: Settings, *, rows: Sequence[str], as_json: bool) -> int:
     """Measure and print the table.
 
     Args:
-        settings: the model, the slots and the threads are taken from here.
+        settings: the models, the slots and the threads are taken from here.
         rows: which measures, by name.
         as_json: print JSON instead of a table.
 
@@ -25,13 +25,19 @@ def run(settings: Settings, *, rows: Sequence[str], as_json: bool) -> int:
         the exit code: 0 if every bound holds, 1 otherwise.
 
     """
-    folder = resolve(settings.models.text, settings.models_dir)
-    found = asyncio.run(_measured(Rig(settings, folder), rows, quiet=as_json))
+    rig = Rig(settings)
+    # Asked for here, so that a model that is not there is told before anything is measured.
+    models = []
+    if {*rows} & {*ROWS}:
+        models.append(rig.text.name)
+    if {*rows} & {*VISION_ROWS}:
+        models.append(rig.vision.name)
+    found = asyncio.run(_measured(rig, rows, quiet=as_json))
     if as_json:
         print(json.dumps([asdict(row) | {"holds": row.holds} for row in found], indent=1))
     else:
         where = f"{platform.machine()}, Python {platform.python_version()}"
-        print(f"\nedge-slm {__version__}, {settings.models.text}, {where}\n")
+        print(f"\nedge-slm {__version__}, {', '.join(models)}, {where}\n")
         print(table(found))
     return 0 if all(row.holds for row in found) else 1
 
@@ -41,7 +47,7 @@ async def _measured(rig: Rig, names: Sequence[str], *, quiet: bool) -> list[Row]
     for name in names:
         if not quiet:
             print(f"measuring {name} …", flush=True)
-        found += await MEASURES[name](rig)
+        found += await (measures.MEASURES | pictures.MEASURES)[name](rig)
     return found
 
 

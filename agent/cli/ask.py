@@ -5,7 +5,9 @@ import asyncio
 import json
 import secrets
 import sys
+from base64 import b64encode
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from agent.client import Client, ClientError, host_and_port
@@ -16,6 +18,8 @@ from agent.settings import Settings
 
 # The {client} level of whoever has no login that could be one.
 _NAME = "cli"
+# The {camera} level of pictures from the command line.
+_CAMERA = "ask"
 # The retained status comes with the subscription; a box that is not online by then will not answer a person.
 _ONLINE_S = 3.0
 
@@ -24,7 +28,7 @@ def request_of(args: argparse.Namespace) -> dict[str, Any]:
     """Build the contract's request from the arguments.
 
     Raises:
-        UsageError: there is no prompt, or the id is none.
+        UsageError: there is no prompt, a picture cannot be read, or the id is none.
 
     """
     job_id = secrets.token_hex(8) if args.id is None else _checked(args.id)
@@ -33,16 +37,32 @@ def request_of(args: argparse.Namespace) -> dict[str, Any]:
         text = sys.stdin.read().strip()
     if not text:
         raise UsageError('there is nothing to ask: give a prompt, as in `edge-slm ask "What is MQTT?"`')
+    images = [_base64(file) for file in args.image]
+    # The id comes first: the box finds it there even in a request that is too large for it to read.
     request: dict[str, Any] = {"id": job_id}
     if args.system is None:
         request["prompt"] = text
+        if images:
+            request["images"] = images
     else:
-        request["messages"] = [{"role": "system", "content": args.system}, {"role": "user", "content": text}]
-    for name in ("max_tokens", "temperature", "seed", "stop", "deadline_s"):
+        parts: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": image}} for image in images]
+        content = [*parts, {"type": "text", "text": text}] if images else text
+        request["messages"] = [{"role": "system", "content": args.system}, {"role": "user", "content": content}]
+    for name in ("detail", "max_tokens", "temperature", "seed", "stop", "deadline_s"):
         value = getattr(args, name)
         if value is not None:
             request[name] = value
     return request
+
+
+def _base64(file: Path) -> str:
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read ({error.strerror}): give a JPEG, PNG or GIF file") from None
+    if not data:
+        raise UsageError(f"{file} is empty: give a JPEG, PNG or GIF file")
+    return b64encode(data).decode("ascii")
 
 
 def _checked(job_id: str) -> str:
@@ -71,15 +91,15 @@ def _settings(args: argparse.Namespace) -> Settings:
 def ask(args: argparse.Namespace) -> int:
     """Ask, and print the answer."""
     settings, request = _settings(args), request_of(args)
-    return asyncio.run(_stream(settings, request, as_json=args.json))
+    return asyncio.run(_stream(settings, request, camera=_CAMERA if args.image else None, as_json=args.json))
 
 
-async def _stream(settings: Settings, request: Mapping[str, Any], *, as_json: bool) -> int:
+async def _stream(settings: Settings, request: Mapping[str, Any], *, camera: str | None, as_json: bool) -> int:
     answer = Answer()
     async with _client(settings) as client:
         await client.online(_ONLINE_S)
         try:
-            async for event in client.ask(request):
+            async for event in client.ask(request, camera):
                 if as_json:
                     print(json.dumps({"event": event.kind, **event.body}, ensure_ascii=False), flush=True)
                 else:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from agent import __version__
-from agent.bench import ROWS
+from agent.bench import ROWS, VISION_ROWS
 
 _Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001  it has no public name
 
@@ -61,6 +61,10 @@ def _add_ask_and_cancel(commands: _Commands, configured: argparse.ArgumentParser
 
     ask = commands.add_parser("ask", parents=[to_box], help="ask a box, and print its words as they come")
     ask.add_argument("text", nargs="?", help="the prompt; read from standard input if it is left out or `-`")
+    ask.add_argument(
+        "--image", metavar="FILE", type=Path, action="append", default=[], help="a picture before it; may be repeated"
+    )
+    ask.add_argument("--detail", choices=("low", "auto", "high"), help="how closely the pictures are looked at")
     ask.add_argument("--system", metavar="TEXT", help="a system message before the prompt")
     ask.add_argument("--max-tokens", type=int, metavar="N")
     ask.add_argument("--temperature", type=float, metavar="T")
@@ -109,5 +113,7 @@ def _add_config(commands: _Commands, configured: argparse.ArgumentParser) -> Non
 def _add_bench(commands: _Commands, configured: argparse.ArgumentParser) -> None:
     bench = commands.add_parser("bench", parents=[configured], help="measure this machine, as ratios within one run")
     bench.add_argument("--json", action="store_true", help="machine-readable")
-    bench.add_argument("--rows", metavar="NAME", nargs="+", choices=ROWS, help=f"only these: {', '.join(ROWS)}")
-    bench.set_defaults(command="bench:bench", rows=ROWS)
+    bench.add_argument("--vision", action="store_true", help="measure what pictures cost instead of text")
+    names = (*ROWS, *VISION_ROWS)
+    bench.add_argument("--rows", metavar="NAME", nargs="+", choices=names, help=f"only these: {', '.join(names)}")
+    bench.set_defaults(command="bench:bench")

@@ -1,37 +1,35 @@
 """``edge-slm demo``: a broker, a model and a box, made the way a user would, and a question asked over MQTT."""
 
 import asyncio
-import json
 import os
-import secrets
-import shlex
 import signal
 import sys
 import sysconfig
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
+from random import Random
 from typing import Any
 
-from agent.client import Client, host_and_port
-from agent.demo import brokers
+from agent.client import Client, Event, host_and_port
+from agent.demo import brokers, texts
 from agent.demo.brokers import Address
 from agent.demo.children import Child, DemoError, while_alive
 from agent.layers import load
+from agent.models import shapes
 from agent.models.catalogue import ModelError
 from agent.models.store import resolve
 from agent.settings import Settings
 
-_NODE = "demo"
-_MODEL = "smollm2-135m"
 _QUESTION = "What is the capital of France?"
+_SEED = 2  # a red circle at the top right
+_FRAME_SIZE = (640, 480)
 # Python starts in seconds on any Raspberry Pi.
 _ONLINE_S = 60.0
 # On the slowest one the model is there within half a minute; a demo that waits longer has failed.
 _DEADLINE_S = 120.0
-_DRAIN_S = 3
 # After its drain the agent still sends the finals, for up to 5 s, and stops the inference process.
-_AGENT_GRACE_S = _DRAIN_S + 10.0
+_AGENT_GRACE_S = texts.DRAIN_S + 10.0
 _BROKER_GRACE_S = 2.0
 _FAILED, _NOT_STARTED, _INTERRUPTED = 1, 3, 130
 
@@ -94,6 +92,7 @@ class _Demo:
     def __init__(self, folder: Path, program: Path) -> None:
         self._folder = folder
         self._config = folder / "config.yaml"
+        self._frame = folder / "frame.jpg"
         self._program = program
         self.answered = False
 
@@ -121,102 +120,87 @@ class _Demo:
             device = await stack.enter_async_context(Client(settings.mqtt, settings.device.id, "demo"))
             if not await while_alive(self._pull(settings), *children):
                 return _NOT_STARTED
-            print(f"Model   {settings.models.text} in {settings.models_dir}", flush=True)
+            print(f"Models  {settings.models.text}, {settings.models.vision} in {settings.models_dir}", flush=True)
             log = self._folder / "agent.log"
             agent = await Child.start("the agent", [self._program, "run", "--config", self._config], log)
             stack.push_async_callback(agent.stop, _AGENT_GRACE_S)
             children.append(agent)
             await while_alive(device.online(_ONLINE_S), *children)
             print(f"Agent   online; its log is {log}", flush=True)
-            self.answered = await while_alive(_ask(device), *children)
-            if once or not self.answered:
-                return 0 if self.answered else _FAILED
-            print(invitation(self._program, self._config, settings, device.version), flush=True)
+            await while_alive(_ask(device), *children)
+            self.answered = True
+            await while_alive(_show(device, self._frame), *children)
+            if once:
+                return 0
+            lines = texts.invitation(self._program, self._config, self._frame, settings, device.version)
+            print(lines, flush=True)
             await while_alive(asyncio.Event().wait(), *children)
         raise AssertionError("nothing sets that event")
 
     def _configure(self, address: Address) -> Settings:
-        self._config.write_text(configuration(address, self._folder, models_dir()), encoding="utf-8")
+        self._config.write_text(texts.configuration(address, self._folder, models_dir()), encoding="utf-8")
         return load([self._config], []).settings
 
     async def _pull(self, settings: Settings) -> bool:
-        """See to it that the model is there; a failure has been told to the user."""
-        try:
-            resolve(settings.models.text, settings.models_dir)
-        except ModelError:
-            # In a process of its own it can be interrupted, and its memory is gone before the agent needs it.
-            command = (self._program, "models", "pull", settings.models.text, "--config", self._config)
-            puller = await Child.start("the pull", command)
+        """See to it that the models are there; a failure has been told to the user."""
+        for model in (settings.models.text, settings.models.vision):
+            assert model is not None  # noqa: S101  the demo's own configuration names both
             try:
-                return await puller.wait() == 0
-            finally:
-                await puller.stop(_BROKER_GRACE_S)
+                resolve(model, settings.models_dir)
+            except ModelError:
+                # In a process of its own it can be interrupted, and its memory is gone before the agent needs it.
+                command = (self._program, "models", "pull", model, "--config", self._config)
+                puller = await Child.start("the pull", command)
+                try:
+                    if await puller.wait() != 0:
+                        return False
+                finally:
+                    await puller.stop(_BROKER_GRACE_S)
         return True
 
 
-async def _ask(device: Client) -> bool:
-    """Ask the question and print the words as they come, then the numbers; say whether there was an answer."""
+async def _ask(device: Client) -> None:
+    """Ask the question, and print the answer and its numbers."""
     print(f"\n> {_QUESTION}", flush=True)
-    request = {"id": secrets.token_hex(8), "prompt": _QUESTION, "temperature": 0, "deadline_s": _DEADLINE_S}
+    final = await _answer(device.ask({"prompt": _QUESTION, "temperature": 0}))
+    print(f"\n  {texts.numbers(final)}", flush=True)
+
+
+async def _show(device: Client, file: Path) -> None:
+    """Send a picture as a camera would, and print what the model sees and what that cost."""
+    caption, frame = _drawn(file)
+    print(f"\n> {file}, which shows {caption}", flush=True)
+    final = await _answer(device.show(texts.CAMERA, frame))
+    print(f"\n  {texts.frame_numbers(final)}", flush=True)
+
+
+def _drawn(file: Path) -> tuple[str, bytes]:
+    """Draw a picture; return what it shows, and the file."""
+    picture = shapes.draw(Random(_SEED), _FRAME_SIZE)  # noqa: S311  it has no secret to keep
+    picture.image.save(file)
+    return picture.caption, file.read_bytes()
+
+
+async def _answer(events: AsyncIterator[Event]) -> Mapping[str, Any]:
+    """Print the words as they come, and return the final.
+
+    Raises:
+        DemoError: there is no answer.
+
+    """
     shown = ""
-    async for event in device.ask(request):
-        if event.kind == "chunk":
-            shown += event.body["text"]
-            print(event.body["text"], end="", flush=True)
-        elif event.kind == "final":
-            print("" if event.body["text"] == shown else f"\n{event.body['text']}")
-            if event.body["error"] is not None:
-                raise DemoError(f"{event.body['error']['code']}: {event.body['error']['message']}")
-            print(f"\n  {numbers(event.body)}", flush=True)
-            return True
-    return False
-
-
-def numbers(final: Mapping[str, Any]) -> str:
-    """Tell a final's speed in a line, and apart from it the wait for the model to load."""
-    timing, placement, usage = final["timing"], final["placement"], final["usage"]
-    rate = "" if timing["tokens_per_s"] is None else f"{timing['tokens_per_s']:.1f} tokens/s, "
-    return (
-        f"{rate}first token {timing['first_token_s'] - timing['queued_s']:.2f} s after the start,"
-        f" {timing['queued_s']:.2f} s in the queue while the model loaded;"
-        f" {usage['completion_tokens']} tokens by {placement['model']} on {placement['provider']}"
-    )
-
-
-def configuration(address: Address, folder: Path, models: Path) -> str:
-    """Write the demo's configuration, as YAML. Strings are quoted as JSON, which YAML reads."""
-    return f"""\
-# Written anew by each `edge-slm demo`; copy it to keep what you change.
-device: {{id: {_NODE}}}
-mqtt: {{host: {json.dumps(address.host)}, port: {address.port}, protocol: {json.dumps(address.protocol)}}}
-state_dir: {json.dumps(str(folder / "state"))}
-models: {{text: {_MODEL}, dir: {json.dumps(str(models))}}}
-# So that the next demo answers the same ids anew; a box keeps its answers for a day, to answer repeats.
-spool: {{retention_s: 1}}
-drain_s: {_DRAIN_S}
-"""
-
-
-def invitation(program: Path, config: Path, settings: Settings, version: str) -> str:
-    """Write lines to paste into another terminal, for a broker that speaks this MQTT version."""
-    mqtt = settings.mqtt
-    where = f"-h {shlex.quote(mqtt.host)} -p {mqtt.port}{' -V 5' if version == '5' else ''}"
-    base = f"{mqtt.root}/{settings.device.id}"
-    # Long enough for a person to cancel it by hand.
-    job = json.dumps({"id": "j1", "prompt": "Tell me a very long story about a lighthouse.", "max_tokens": 2000})
-    return f"""
-Ask more from another terminal:
-
-  {shlex.quote(str(program))} ask --config {shlex.quote(str(config))} --max-tokens 80 "Why is the sky blue?"
-
-or as any device would, with mosquitto's own clients (sudo apt-get install mosquitto-clients), listening first:
-
-  mosquitto_sub {where} -t '{base}/res/me/#' -v
-  mosquitto_pub {where} -q 1 -t {base}/req/me/text -m 'What is the capital of Italy?'
-  mosquitto_pub {where} -q 1 -t {base}/req/me/text -m '{job}'
-  mosquitto_pub {where} -q 1 -t {base}/req/me/cancel -m j1
-
-Ctrl-C stops everything."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_DEADLINE_S):
+            async for event in events:
+                if event.kind == "chunk":
+                    shown += event.body["text"]
+                    print(event.body["text"], end="", flush=True)
+                elif event.kind == "final":
+                    print("" if event.body["text"] == shown else f"\n{event.body['text']}")
+                    if event.body["error"] is not None:
+                        raise DemoError(f"{event.body['error']['code']}: {event.body['error']['message']}")
+                    return event.body
+    raise DemoError(f"the box did not answer within {_DEADLINE_S:g} s: see its log")
 
 
 def models_dir() -> Path:

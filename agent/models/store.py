@@ -113,13 +113,17 @@ def describe(folder: Path) -> Description:
 
 def write_manifest(folder: Path, source: dict[str, str]) -> None:
     """Write manifest.json for the files that lie in `folder`."""
-    files = {
+    content = {"v": 1, "source": source, "files": inventory(folder)}
+    (folder / MANIFEST).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def inventory(folder: Path) -> dict[str, dict[str, int | str]]:
+    """List a model's files but for the manifest, with their sizes and SHA-256 as the manifest has them."""
+    return {
         str(file.relative_to(folder)): {"bytes": file.stat().st_size, "sha256": sha256(file)}
         for file in sorted(folder.rglob("*"))
-        if file.is_file()
+        if file.is_file() and file != folder / MANIFEST
     }
-    content = {"v": 1, "source": source, "files": files}
-    (folder / MANIFEST).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def sha256(path: Path) -> str:

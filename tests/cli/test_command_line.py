@@ -1,13 +1,17 @@
 """The command line's promises: exit codes, one sentence an error, output a script can read."""
 
 import json
+import re
 import subprocess
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+from agent.bench import ROWS, VISION_ROWS, table
 from agent.cli import main
+from agent.cli.bench import bench
 from agent.cli.parser import parser
 from agent.errors import UsageError
 from tests.boxes import EDGE_SLM
@@ -59,7 +63,13 @@ def test_no_broker_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_models_are_listed_for_scripts_too(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code, out, _ = run(capsys, "models", "list", "--json", "--dir", str(tmp_path))
-    assert (code, [(row["name"], row["installed"]) for row in json.loads(out)]) == (0, [("smollm2-135m", False)])
+    found = [(row["name"], row["installed"]) for row in json.loads(out)]
+    assert (code, found) == (0, [("smollm2-135m", False), ("shapes-vision", False)])
+
+
+def test_a_test_model_is_listed_as_one(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    _, out, _ = run(capsys, "models", "list", "--dir", str(tmp_path))
+    assert re.search(r"(?m)^shapes-vision +Test model: sees coloured shapes +\d+ MB", out)
 
 
 def test_an_installed_model_is_verified(capsys: pytest.CaptureFixture[str], model_store: Path) -> None:
@@ -85,6 +95,29 @@ def test_an_id_that_could_never_be_answered_is_a_usage_error(
 
 def test_a_row_that_the_bench_does_not_have_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "bench", "--rows", "nope")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rows"),
+    [
+        ((), ROWS),
+        (("--vision",), VISION_ROWS),
+        (("--rows", "stall"), ["stall"]),
+        (("--vision", "--rows", "detail", "decode"), ["detail", "decode"]),
+    ],
+)
+def test_the_bench_measures_text_or_pictures_or_what_is_named(
+    monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], rows: Sequence[str]
+) -> None:
+    measured: list[Sequence[str]] = []
+
+    def measure(_settings: object, *, rows: Sequence[str], as_json: bool) -> int:
+        measured.append(rows)
+        return int(as_json)
+
+    monkeypatch.setattr(table, "run", measure)
+    assert bench(parser().parse_args(["bench", *arguments])) == 0
+    assert measured == [rows]
 
 
 def test_a_refused_login_is_not_called_a_missing_broker(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

