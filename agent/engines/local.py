@@ -18,9 +18,9 @@ import structlog
 from agent.backoff import Backoff
 from agent.contract.errors import Code, JobError
 from agent.contract.events import Usage
-from agent.contract.jobs import Job, ResponseFormat
+from agent.contract.jobs import Detail, Job, Message, PicturePart, ResponseFormat, TextPart
 from agent.engines import wire
-from agent.engines.base import Done, EngineLost, Event, Health, Started, Text
+from agent.engines.base import Done, EngineLost, Event, Health, SimilarFrame, Started, Text
 from agent.engines.child import Child
 from agent.metrics import resident_bytes
 
@@ -30,9 +30,15 @@ _log = structlog.get_logger(__name__)
 _COMMAND = (sys.executable, "-P", "-m", "agent.engines.worker")
 # A single failed load may be a machine that is still starting; a second is a fault that someone has to mend.
 _FAILURES = 2
-# A worker with jobs says something after every native call. The longest, 16 tokens of prompt of a full-size
+# A worker with jobs says something after every native call. The longest of a text, 16 tokens of prompt of a full-size
 # model on a small board, take some 10 s; one that is silent for so much longer hangs.
 _SILENCE_S = 120.0
+# A prompt with pictures is one call: 2,500 tokens at 3 to 17 a second, by board, of a full-size model. Each may take
+# so long, in seconds, before the worker counts as hung; 2 a second is slower than anybody would wait for.
+_IMAGE_PROMPT_S = 0.5
+# How many crops a picture is cut into at the most. The model's authors recommend 16 for one picture and 4 for several
+# frames; 1 is the least there is.
+_CROPS: dict[Detail, int] = {"low": 1, "auto": 4, "high": 16}
 
 
 class LocalEngine:
@@ -76,8 +82,9 @@ class LocalEngine:
         # What a job is told and has not read yet: its answer at most, so no other bound is needed. None: lost.
         self._jobs: dict[int, asyncio.Queue[wire.Message | None]] = {}
         self._said: str | None = None  # the worker's own reason for its end
-        # Jobs on which the worker has the last word still to say, and since when it is silent.
-        self._owed: set[int] = set()
+        # Jobs on which the worker has the last word still to say, and the tokens of each one's longest call beyond a
+        # slice; and since when it is silent.
+        self._owed: dict[int, int] = {}
         self._heard_at = 0.0
 
     def __repr__(self) -> str:
@@ -125,7 +132,7 @@ class LocalEngine:
         self._jobs[number] = told
         if not self._owed:
             self._heard_at = asyncio.get_running_loop().time()
-        self._owed.add(number)
+        self._owed[number] = 0
         ended = False
         try:
             await child.send(submit)
@@ -177,8 +184,12 @@ class LocalEngine:
         elif isinstance(message, wire.Failed):
             self._said = message.message
         else:
-            if isinstance(message, wire.Done | wire.Refused | wire.Canceled):
-                self._owed.discard(message.job)
+            if isinstance(message, wire.Started) and message.image:
+                self._owed[message.job] = message.prompt
+            elif isinstance(message, wire.Progress) and message.job in self._owed:
+                self._owed[message.job] = 0
+            elif isinstance(message, wire.Done | wire.Similar | wire.Refused | wire.Canceled):
+                self._owed.pop(message.job, None)
             told = self._jobs.get(message.job)  # None for a job that was closed meanwhile
             if told and not isinstance(message, wire.Progress):
                 told.put_nowait(message)
@@ -186,7 +197,8 @@ class LocalEngine:
     def _watch(self, child: Child) -> None:
         """Kill a worker that has jobs and is silent for too long. One that loads takes the time it needs."""
         silent_s = asyncio.get_running_loop().time() - self._heard_at
-        if self._owed and self._health.state == "ready" and silent_s > self._silence_s and not child.gone.done():
+        allowed_s = self._silence_s + _IMAGE_PROMPT_S * max(self._owed.values(), default=0)
+        if self._owed and self._health.state == "ready" and silent_s > allowed_s and not child.gone.done():
             _log.error("engine.worker_hung", pid=child.pid, jobs=len(self._owed))
             child.kill()
 
@@ -205,11 +217,12 @@ def _submit(number: int, job: Job) -> wire.Submit:
         JobError: this engine cannot run it.
 
     """
-    if job.images:
-        raise JobError(Code.UNSUPPORTED, "the model on this box takes text only: send the job without pictures")
-    conversation = [{"role": message.role, "content": message.text} for message in job.messages]
-    if any("\0" in turn["content"] for turn in conversation):
+    if any("\0" in message.text for message in job.messages):
         raise JobError(Code.BAD_REQUEST, "the messages have a NUL character, at which the tokenizer would stop")
+    conversation = [{"role": message.role, "content": _content(message)} for message in job.messages]
+    shown = [part for message in job.messages for part in _pictures(message)]
+    files = [job.pictures[part.index] for part in shown]
+    similar_bits = job.frame.similar_bits if job.frame else None
     sampling = job.sampling
     return wire.Submit(
         number,
@@ -220,8 +233,24 @@ def _submit(number: int, job: Job) -> wire.Submit:
         seed=sampling.seed,
         stop=sampling.stop,
         schema=_schema(job.response_format),
-        payload=json.dumps(conversation, ensure_ascii=False).encode(),
+        pictures=tuple((len(file), _CROPS[part.detail]) for file, part in zip(files, shown, strict=True)),
+        camera=f"{job.client}/{job.camera}" if similar_bits is not None else None,
+        similar_bits=similar_bits or 0,
+        payload=b"".join([json.dumps(conversation, ensure_ascii=False).encode(), *files]),
     )
+
+
+def _content(message: Message) -> str | list[str | None]:
+    """Return a turn's content as the worker takes it, with None for each picture."""
+    if isinstance(message.content, str) or not _pictures(message):
+        return message.text
+    return [part.text if isinstance(part, TextPart) else None for part in message.content]
+
+
+def _pictures(message: Message) -> list[PicturePart]:
+    if isinstance(message.content, str):
+        return []
+    return [part for part in message.content if isinstance(part, PicturePart)]
 
 
 def _schema(wanted: ResponseFormat | None) -> str | None:
@@ -243,7 +272,7 @@ def _event(message: wire.Message | None) -> Event:
     """Return what a message from the worker is to the house.
 
     Raises:
-        JobError: the job's end without success.
+        SimilarFrame, JobError: the job's end without success.
         EngineLost: the worker is gone.
 
     """
@@ -251,9 +280,12 @@ def _event(message: wire.Message | None) -> Event:
         case wire.Text():
             return Text(message.payload.decode(), message.completion)
         case wire.Started():
-            return Started(message.prompt, message.cached)
+            return Started(message.prompt, message.cached, message.image)
         case wire.Done():
-            return Done(message.finish_reason, Usage(message.prompt, message.completion, message.cached))
+            usage = Usage(message.prompt, message.completion, message.cached, message.image)
+            return Done(message.finish_reason, usage)
+        case wire.Similar():
+            raise SimilarFrame
         case wire.Refused():
             raise JobError(Code(message.code), message.message)
         case _:

@@ -8,7 +8,7 @@ escaped into JSON twice. Neither pydantic nor anything heavy is imported: the wo
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 # Ours are under 1 KB, but for a schema (which `MAX_SCHEMA` bounds). A longer line is not a frame.
 MAX_HEADER = 256 << 10
@@ -29,7 +29,12 @@ class Submit:
     Attributes:
         job: the parent's number for it; never used twice in a worker's life.
         schema: a JSON schema, as JSON, that the answer must match.
-        payload: the conversation as UTF-8 JSON, ``[{"role": …, "content": …}, …]``.
+        pictures: of each, in the order in which they stand in the conversation, how many bytes its file has, and how
+            many crops it is cut into at the most.
+        camera: whose frame this is, if it is only to be looked at when it shows something new.
+        similar_bits: how much of its perceptual hash may differ for a frame to show nothing new.
+        payload: the conversation as UTF-8 JSON, ``[{"role": …, "content": …}, …]``, then the pictures' files, one after
+            another. A content is a string, or a list of strings with a null where a picture stands.
 
     """
 
@@ -41,7 +46,23 @@ class Submit:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     schema: str | None = None
+    pictures: tuple[tuple[int, int], ...] = ()
+    camera: str | None = None
+    similar_bits: int = 0
     payload: bytes = b""
+
+    @property
+    def conversation(self) -> bytes:
+        """The payload's first part."""
+        return self.payload[: len(self.payload) - sum(length for length, _ in self.pictures)]
+
+    @property
+    def files(self) -> Iterator[tuple[bytes, int]]:
+        """The pictures' files, and how many crops each is cut into at the most."""
+        end = len(self.conversation)
+        for length, most in self.pictures:
+            yield self.payload[end : end + length], most
+            end += length
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +90,15 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The job passed its checks and has a slot; ``cached`` of its ``prompt`` tokens need no computing."""
+    """The job passed its checks and has a slot.
+
+    Of its ``prompt`` tokens, ``image`` are its pictures', and ``cached`` need no computing.
+    """
 
     job: int
     prompt: int
     cached: int
+    image: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +126,14 @@ class Done:
     prompt: int
     completion: int
     cached: int
+    image: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Similar:
+    """The job's frame shows nothing new, and is not looked at."""
+
+    job: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +152,9 @@ class Canceled:
     job: int
 
 
-Message: TypeAlias = Submit | Cancel | Ready | Failed | Started | Progress | Text | Done | Refused | Canceled
+Message: TypeAlias = Submit | Cancel | Ready | Failed | Started | Progress | Text | Done | Similar | Refused | Canceled
 
-_TYPES: dict[str, type[Message]] = {
-    kind.__name__: kind for kind in (Submit, Cancel, Ready, Failed, Started, Progress, Text, Done, Refused, Canceled)
-}
+_TYPES: dict[str, type[Message]] = {kind.__name__: kind for kind in get_args(Message)}
 _HEADERS = {kind: tuple(field.name for field in fields(kind) if field.name != "payload") for kind in _TYPES.values()}
 
 
@@ -157,6 +188,11 @@ class Decoder:
 
     def __repr__(self) -> str:
         return f"<Decoder {len(self._buffer)} bytes held, header {self._header and self._header['type']}>"
+
+    @property
+    def partial(self) -> bool:
+        """Whether a frame has begun whose end has not come."""
+        return self._header is not None or bool(self._buffer)
 
     def feed(self, data: bytes) -> Iterator[Message]:
         """Take in bytes; yield every message that is complete.
@@ -199,9 +235,10 @@ def _message(header: dict[str, Any], payload: bytes) -> Message:
         raise WireError("a frame of an unknown type")
     if payload:
         header["payload"] = payload
-    if "stop" in header:
-        header["stop"] = tuple(header["stop"])
     try:
+        if kind is Submit:
+            header["stop"] = tuple(header["stop"])
+            header["pictures"] = tuple(map(tuple, header["pictures"]))
         return kind(**header)
-    except TypeError as error:
+    except (KeyError, TypeError) as error:
         raise WireError(f"a {kind.__name__} with the wrong fields: {error}") from error

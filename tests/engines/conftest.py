@@ -4,8 +4,10 @@ import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
 import pytest_asyncio
 
+from agent import models
 from agent.backoff import Backoff
 from agent.engines.local import LocalEngine
 from tests.engines.running import ready, serving
@@ -21,6 +23,21 @@ def new_engine(folder: Path, **options: object) -> LocalEngine:
 async def engine(model_folder: Path) -> AsyncIterator[LocalEngine]:
     """Serve one engine for a module's tests. Each must do with whatever caches the others left."""
     running = new_engine(model_folder)
+    async with serving(running):
+        await ready(running)
+        yield running
+
+
+@pytest.fixture(scope="session")
+def vision_folder() -> Path:
+    """Find the model that sees coloured shapes."""
+    return Path(models.__file__).with_name("shapes-vision")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def seeing(vision_folder: Path) -> AsyncIterator[LocalEngine]:
+    """Serve one engine that sees for a module's tests."""
+    running = new_engine(vision_folder, slots=2)
     async with serving(running):
         await ready(running)
         yield running

@@ -1,13 +1,19 @@
 """Jobs, and what comes of them."""
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from agent.contract.jobs import Job, Message, ResponseFormat, Sampling
+from agent.contract.jobs import Detail, Frame, Job, Message, Part, PicturePart, ResponseFormat, Sampling, TextPart
 from agent.engines.base import Done, Engine, Started, Text
+
+PHOTOGRAPHS = sorted((Path(__file__).parent.parent / "pictures").glob("*.jpg"))
+PHOTOGRAPH = PHOTOGRAPHS[0].read_bytes()
 
 
 def job(*turns: str, response_format: ResponseFormat | None = None, **sampling: Any) -> Job:
@@ -16,6 +22,28 @@ def job(*turns: str, response_format: ResponseFormat | None = None, **sampling: 
         Message(role="assistant" if number % 2 else "user", content=turn) for number, turn in enumerate(turns)
     )
     return Job(client="c", id="j", messages=messages, sampling=Sampling(**sampling), response_format=response_format)
+
+
+def shown(
+    text: str,
+    *pictures: bytes,
+    detail: Detail = "low",
+    camera: str = "porch",
+    similar_bits: int | None = None,
+    **sampling: Any,
+) -> Job:
+    """Make a job of pictures and what is asked about them."""
+    parts: list[Part] = [PicturePart(type="picture", index=at, detail=detail) for at in range(len(pictures))]
+    message = Message(role="user", content=[*parts, TextPart(type="text", text=text)])
+    return Job(
+        client="c",
+        id="j",
+        messages=(message,),
+        pictures=pictures,
+        camera=camera,
+        frame=Frame(similar_bits=similar_bits),
+        sampling=Sampling(**sampling),
+    )
 
 
 @dataclass
@@ -62,3 +90,12 @@ async def serving(engine: Engine) -> AsyncIterator[None]:
     finally:
         task.cancel()
         await asyncio.wait([task])
+
+
+async def python(*arguments: str, given: str) -> str:
+    """Run Python in a process of its own; the library must not be imported into this one."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    said, _ = await process.communicate(given.encode())
+    return said.decode()

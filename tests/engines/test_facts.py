@@ -47,3 +47,8 @@ def test_a_broken_configuration_is_told_with_what_to_do(tmp_path: Path, text: st
 
     with pytest.raises(ModelError, match="pull the model again"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize(("kind", "vision"), [("phi3v", True), ("phi3", False)])
+def test_a_phi3v_model_takes_pictures(tmp_path: Path, kind: str, *, vision: bool) -> None:
+    assert read(_write(tmp_path, type=kind)).vision is vision

@@ -23,6 +23,16 @@ def test_what_exceeds_the_window_is_refused_in_numbers() -> None:
     )
 
 
+def test_of_pictures_that_exceed_the_window_it_is_told_what_to_do() -> None:
+    with pytest.raises(JobError) as refused:
+        answer_tokens(4094, 10, 100, 4096, image=3842)
+
+    assert refused.value.message == (
+        "the prompt has 4,094 tokens, 3,842 of them its pictures', and the answer may have 10: together 4,104, and "
+        "the model's window is 4,096: lower the pictures' detail, or send fewer"
+    )
+
+
 @pytest.mark.parametrize("asked", [1, None])
 def test_a_prompt_that_fills_the_window_is_refused(asked: int | None) -> None:
     with pytest.raises(JobError):

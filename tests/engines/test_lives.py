@@ -222,6 +222,18 @@ async def test_a_silent_worker_is_replaced_though_nobody_waits_for_its_job_any_m
             assert (await engine.changed()).state == "loading"
 
 
+async def test_a_worker_that_looks_at_a_picture_may_be_silent_for_longer(tmp_path: Path) -> None:
+    looking = worker("os.read(0, 65536); say(Started(1, 2500, 0, 2500)); time.sleep(60)")
+    engine = new_engine(tmp_path, command=looking, silence_s=0.05)
+    async with serving(engine):
+        await ready(engine)
+        events = engine.run(job(FRANCE))
+        assert isinstance(await anext(events), Started)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await anext(events)
+
+
 async def test_a_worker_without_jobs_may_be_silent(tmp_path: Path) -> None:
     engine = new_engine(tmp_path, command=worker("time.sleep(60)"), silence_s=0.05)
     async with serving(engine):

@@ -3,8 +3,6 @@
 import asyncio
 import json
 import random
-import subprocess
-import sys
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -13,10 +11,10 @@ import psutil
 import pytest
 
 from agent.contract.errors import Code, JobError
-from agent.contract.jobs import ImagePart, ImageUrl, Message, ResponseFormat
+from agent.contract.jobs import ResponseFormat
 from agent.engines.base import Started, Text
 from agent.engines.local import LocalEngine
-from tests.engines.running import answer, job
+from tests.engines.running import PHOTOGRAPH, answer, job, python, shown
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -39,15 +37,6 @@ model = Model(Path(sys.argv[1]), None)
 words = model.words()
 json.dump([words.add(int(token)) for token in model._tokenizer.encode(json.load(sys.stdin))], sys.stdout)
 """
-
-
-async def python(*arguments: str, given: str) -> str:
-    """Run Python in a process of its own; the library must not be imported into this one."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, *arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
-    said, _ = await process.communicate(given.encode())
-    return said.decode()
 
 
 async def test_it_says_what_it_is(engine: LocalEngine) -> None:
@@ -259,10 +248,10 @@ async def test_a_nul_character_is_refused_rather_than_what_follows_it_lost(engin
 
 
 async def test_a_picture_is_refused(engine: LocalEngine) -> None:
-    picture = ImagePart(type="image_url", image_url=ImageUrl(url="data:image/png;base64,AA=="))
-    asked = job(FRANCE).model_copy(update={"messages": (Message(role="user", content=[picture]),)})
+    error = await refused(engine, shown("What is it?", PHOTOGRAPH))
 
-    assert (await refused(engine, asked)).code == Code.UNSUPPORTED
+    assert error.code == Code.UNSUPPORTED
+    assert error.message == "the model on this box takes text only: send the job without pictures"
 
 
 async def test_an_idle_worker_rests(engine: LocalEngine) -> None:
@@ -277,7 +266,7 @@ async def test_an_idle_worker_rests(engine: LocalEngine) -> None:
 
 
 async def test_many_jobs_with_random_ends_leave_it_whole(engine: LocalEngine) -> None:
-    chance = random.Random(3)  # noqa: S311
+    chance = random.Random(3)
 
     async def one(number: int) -> None:
         events = engine.run(job(f"{number} {STORY}", max_tokens=chance.randint(1, 12)))

@@ -59,6 +59,10 @@ def test_repetition_penalty_makes_tokens_that_were_there_less_likely() -> None:
     assert BEST[0] not in drawn(top_k=5, repetition_penalty=50.0, context=(BEST[0],))
 
 
+def test_a_pictures_tokens_make_none_less_likely() -> None:
+    assert BEST[0] in drawn(top_k=5, repetition_penalty=50.0, context=(BEST[0] - len(LOGITS),))
+
+
 FACTS = Facts(8192, frozenset([2]), options=Options(temperature=0.7, top_k=50))
 
 

@@ -5,9 +5,11 @@ import numpy as np
 
 from agent.contract.errors import Code, JobError
 from agent.engines import wire
+from agent.engines.worker.crops import Crops
 from agent.engines.worker.facts import Facts
 from agent.engines.worker.limits import RESERVE
 from agent.engines.worker.scheduler import Scheduler
+from tests.engines.running import PHOTOGRAPH, PHOTOGRAPHS
 
 
 class FakeCache:
@@ -31,6 +33,10 @@ class FakeCache:
         self.model.now += len(tokens) / 1000
         assert self.length <= self.capacity
 
+    def look(self, tokens: Sequence[int], pictures: Sequence[Crops]) -> None:
+        self.model.looks.append((len(tokens), [picture.tokens for picture in pictures]))
+        self.append(tokens)
+
     def generate(self) -> int:
         self.length += 1
         assert self.length <= self.capacity
@@ -48,21 +54,23 @@ class FakeWords:
 
 
 class FakeModel:
-    """Its prompts are their first token and their length, as JSON-free bytes: ``b"1000 50"``."""
+    """Its prompts are their first token and their length, as JSON-free bytes: ``b"1000 50"``; pictures come first."""
 
     provider = "cpu"
 
-    def __init__(self) -> None:
-        self.facts = Facts(context=4096, end=frozenset([2]), kv_bytes=1 << 20)
+    def __init__(self, *, vision: bool) -> None:
+        self.facts = Facts(context=4096, end=frozenset([2]), vision=vision, kv_bytes=1 << 20)
+        self.looks: list[tuple[int, list[int]]] = []
         self.fault: Exception | None = None
         self.now = 0.0
         self.caches: list[int] = []
 
-    def prompt(self, conversation: bytes) -> list[int]:
+    def prompt(self, conversation: bytes, pictures: Sequence[int]) -> list[int]:
         first, length = conversation.split()
         if int(length) > 4096:
             raise JobError(Code.TOO_LARGE, "far too large")
-        return list(range(int(first), int(first) + int(length)))
+        shown = [-number for number, count in enumerate(pictures, 1) for _ in range(count)]
+        return shown + list(range(int(first), int(first) + int(length)))
 
     def words(self) -> FakeWords:
         return FakeWords()
@@ -78,8 +86,8 @@ class FakeModel:
 class Bench:
     """A scheduler, what it said, and how much memory it may believe in."""
 
-    def __init__(self, slots: int = 2, memory: int = 1 << 40) -> None:
-        self.model = FakeModel()
+    def __init__(self, slots: int = 2, memory: int = 1 << 40, *, vision: bool = False) -> None:
+        self.model = FakeModel(vision=vision)
         self.said: list[wire.Message] = []
         self.memory = memory
         self.scheduler = Scheduler(
@@ -91,8 +99,10 @@ class Bench:
             available=lambda: self.memory,
         )
 
-    def submit(self, job: int, prompt: str, **options: Any) -> None:
-        self.scheduler.take(wire.Submit(job, payload=prompt.encode(), **options))
+    def submit(self, job: int, prompt: str, *files: bytes, most: int = 1, **options: Any) -> None:
+        pictures = tuple((len(file), most) for file in files)
+        payload = b"".join([prompt.encode(), *files])
+        self.scheduler.take(wire.Submit(job, pictures=pictures, payload=payload, **options))
 
     def until(self, kind: type[wire.Message], job: int, *, most: int = 10_000) -> wire.Message:
         """Step until that is said; return it."""
@@ -300,3 +310,110 @@ def test_words_are_gathered_after_the_first_and_none_is_kept_back() -> None:
     assert 3 <= bench.order(wire.Text).count(1) <= 6
     first = next(message for message in bench.said if isinstance(message, wire.Text))
     assert first.payload == b" 1020"
+
+
+def test_pictures_are_one_call_with_the_first_of_the_text_after_them_and_the_rest_comes_in_slices() -> None:
+    bench = Bench(vision=True)
+    bench.submit(1, "1000 1000", PHOTOGRAPH, PHOTOGRAPH, max_tokens=1)
+    started = bench.until(wire.Started, 1)
+    bench.finish()
+
+    assert started == wire.Started(1, prompt=1626, cached=0, image=626)
+    ((seen, pictures),) = bench.model.looks
+    assert pictures == [313, 313]
+    assert 626 < seen < 800
+    assert bench.order(wire.Progress).count(1) > 5
+    assert bench.until(wire.Done, 1) == wire.Done(1, "length", prompt=1626, completion=1, cached=0, image=626)
+
+
+def test_a_picture_with_a_short_question_is_one_call() -> None:
+    bench = Bench(vision=True)
+    bench.submit(1, "1000 5", PHOTOGRAPH, most=4)
+    bench.until(wire.Progress, 1)
+
+    assert bench.model.looks == [(762, [757])]
+    bench.until(wire.Text, 1)
+
+
+def test_a_cache_that_cannot_be_rewound_serves_one_job() -> None:
+    bench = Bench(slots=1, vision=True)
+    for job in (1, 2):
+        bench.submit(job, "1000 100", max_tokens=10)
+        assert bench.until(wire.Started, job) == wire.Started(job, prompt=100, cached=0)
+        bench.until(wire.Done, job)
+
+    assert bench.model.caches == [110, 110]
+    assert [slot.cache for slot in bench.scheduler._free] == [None]
+
+
+def test_a_damaged_picture_is_refused_before_the_job_starts_and_leaves_the_slot_free() -> None:
+    bench = Bench(slots=1, vision=True)
+    bench.submit(1, "1000 5", PHOTOGRAPH[:5000])
+    bench.submit(2, "1000 5", PHOTOGRAPH, max_tokens=1)
+    bench.finish()
+
+    assert bench.order(wire.Started) == [2]
+    assert bench.order(wire.Done) == [2]
+    refused = bench.until(wire.Refused, 1)
+    assert isinstance(refused, wire.Refused)
+    assert refused.code == Code.BAD_REQUEST
+
+
+def test_pictures_that_exceed_the_window_are_refused_by_their_headers_with_what_to_do() -> None:
+    bench = Bench(vision=True)
+    # Its rest is missing, which nobody comes to see.
+    bench.submit(1, "1000 5", PHOTOGRAPH[:5000], PHOTOGRAPH, most=16, max_tokens=10)
+    refused = bench.until(wire.Refused, 1)
+
+    assert isinstance(refused, wire.Refused)
+    assert refused.message == (
+        "the prompt has 5,023 tokens, 5,018 of them its pictures', and the answer may have 10: together 5,033, and "
+        "the model's window is 4,096: lower the pictures' detail, or send fewer"
+    )
+
+
+def test_pictures_that_exceed_the_memory_are_refused_with_what_to_do() -> None:
+    bench = Bench(memory=RESERVE + (780 << 20), vision=True)
+    bench.submit(1, "1000 5", PHOTOGRAPH, most=4, max_tokens=6)
+    refused = bench.until(wire.Refused, 1)
+
+    assert isinstance(refused, wire.Refused)
+    assert refused.message == (
+        "the job's KV cache needs 768 MiB and its pictures 21 MiB, and the box has 780 MiB to spare: lower the "
+        "pictures' detail, shorten the prompt, lower max_tokens, or try again when other jobs have ended"
+    )
+
+
+def watch(bench: Bench, job: int, picture: bytes, prompt: str = "1000 5", **options: Any) -> wire.Message:
+    """Submit a frame that is to be looked at when it shows something new; return the first that is said to it."""
+    bench.submit(job, prompt, picture, camera="porch", similar_bits=2, max_tokens=1, **options)
+    while not any(getattr(message, "job", 0) == job for message in bench.said):
+        bench.scheduler.step()
+    return next(message for message in bench.said if getattr(message, "job", 0) == job)
+
+
+def test_a_frame_that_shows_nothing_new_is_not_looked_at() -> None:
+    bench = Bench(vision=True)
+    watch(bench, 1, PHOTOGRAPH)
+    bench.finish()
+
+    assert watch(bench, 2, PHOTOGRAPH) == wire.Similar(2)
+    assert bench.scheduler.idle
+    assert len(bench.model.looks) == 1
+    assert isinstance(watch(bench, 3, PHOTOGRAPHS[1].read_bytes()), wire.Started)
+
+
+def test_a_frame_is_looked_at_when_the_last_one_was_canceled_on_the_way() -> None:
+    bench = Bench(vision=True)
+    watch(bench, 1, PHOTOGRAPH)
+    bench.scheduler.take(wire.Cancel(1))
+
+    assert isinstance(watch(bench, 2, PHOTOGRAPH), wire.Started)
+
+
+def test_a_frame_is_looked_at_when_something_else_is_asked() -> None:
+    bench = Bench(vision=True)
+    watch(bench, 1, PHOTOGRAPH)
+    bench.finish()
+
+    assert isinstance(watch(bench, 2, PHOTOGRAPH, "2000 5"), wire.Started)

@@ -18,16 +18,20 @@ messages: st.SearchStrategy[Message] = st.one_of(
         st.none() | st.integers(0, 2**63 - 1),
         st.lists(st.text(min_size=1), max_size=3).map(tuple),
         st.none() | st.text(),
+        st.lists(st.tuples(_counts, _counts), max_size=3).map(tuple),
+        st.none() | st.text(),
+        st.integers(0, 64),
         st.binary(),
     ),
     st.builds(wire.Cancel, _counts),
     st.builds(wire.Canceled, _counts),
     st.builds(wire.Ready, _counts, st.text(), st.floats(0, 1e6)),
     st.builds(wire.Failed, st.text()),
-    st.builds(wire.Started, _counts, _counts, _counts),
+    st.builds(wire.Started, _counts, _counts, _counts, _counts),
+    st.builds(wire.Similar, _counts),
     st.builds(wire.Progress, _counts),
     st.builds(wire.Text, _counts, _counts, st.binary(min_size=1)),
-    st.builds(wire.Done, _counts, st.sampled_from(["stop", "length"]), _counts, _counts, _counts),
+    st.builds(wire.Done, _counts, st.sampled_from(["stop", "length"]), _counts, _counts, _counts, _counts),
     st.builds(wire.Refused, _counts, st.text(), st.text()),
 )
 
@@ -61,6 +65,8 @@ def test_a_message_is_there_with_its_last_byte_and_not_before(sent: Message) -> 
         b"[1]\n",
         b'{"type":"Nonsense"}\n',
         b'{"type":"Cancel"}\n',
+        b'{"type":"Submit"}\n',
+        b'{"type":"Submit","job":1,"stop":[],"pictures":[1]}\n',
         b'{"type":"Cancel","job":1,"what":2}\n',
         b'{"type":"Text","job":1,"length":-1}\n',
         b'{"type":"Text","job":1,"length":"2"}\n',
@@ -76,6 +82,28 @@ def test_what_is_no_frame_is_refused(garbage: bytes) -> None:
 def test_a_first_line_without_an_end_is_not_gathered_for_ever(end: bytes) -> None:
     with pytest.raises(WireError):
         list(Decoder().feed(b"x" * (wire.MAX_HEADER + 1) + end))
+
+
+@given(st.binary(), st.lists(st.tuples(st.binary(), st.integers(1, 16)), max_size=4))
+def test_a_jobs_pictures_are_what_comes_after_its_conversation(
+    conversation: bytes, files: list[tuple[bytes, int]]
+) -> None:
+    lengths = tuple((len(file), most) for file, most in files)
+    submit = wire.Submit(1, pictures=lengths, payload=b"".join([conversation, *(file for file, _ in files)]))
+
+    assert submit.conversation == conversation
+    assert list(submit.files) == files
+
+
+@given(messages)
+def test_a_frame_is_partial_until_its_last_byte(sent: Message) -> None:
+    frame = encode(sent)
+    decoder = Decoder()
+    list(decoder.feed(frame[:-1]))
+
+    assert decoder.partial
+    list(decoder.feed(frame[-1:]))
+    assert not decoder.partial
 
 
 def test_a_message_that_the_other_side_would_refuse_is_not_sent() -> None:

@@ -31,6 +31,7 @@ class Facts:
     Attributes:
         context: its window in tokens, prompt and answer together.
         end: the tokens that end an answer.
+        vision: whether it is a `phi3v` model: it takes pictures, and its caches cannot be rewound.
         kv_bytes: memory of one token's keys and values on CPU, in bytes; 0 if the file does not tell.
         sampled: whether its own default is to draw tokens rather than take the likeliest.
         options: its own defaults for drawing.
@@ -39,6 +40,7 @@ class Facts:
 
     context: int
     end: frozenset[int]
+    vision: bool = False
     kv_bytes: int = 0
     sampled: bool = False
     options: Options = field(default_factory=Options)
@@ -68,11 +70,13 @@ def _facts(model: Mapping[str, Any], search: Mapping[str, Any]) -> Facts:
     end = model["eos_token_id"]
     context = int(model["context_length"])
     decoder = model.get("decoder", {})
+    kind = model.get("type", "")
     shape = ("num_hidden_layers", "num_key_value_heads", "head_size")
     layers, heads, size = (int(decoder.get(name, 0)) for name in shape)
     return Facts(
-        context=min(context, _ROPE_SWITCH.get(model.get("type", ""), context)),
+        context=min(context, _ROPE_SWITCH.get(kind, context)),
         end=frozenset(end if isinstance(end, list) else [end]),
+        vision=kind == "phi3v",
         kv_bytes=2 * layers * heads * size * _FLOAT_BYTES,
         sampled=bool(search.get("do_sample", False)),
         options=Options(

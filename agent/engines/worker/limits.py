@@ -1,8 +1,10 @@
 """What a job may ask of the window and of the memory, and the refusals that say so in numbers."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from agent.contract.errors import Code, JobError
+from agent.engines.worker.pictures import Picture
 
 # Left to the rest of the box: the daemon and a broker need about 100 MB, the activations of a prefill slice
 # about as much, and a kernel without page cache reads the model's weights from disk over and over.
@@ -15,8 +17,8 @@ _GROWTH = 4
 _STEP = 256
 
 
-def answer_tokens(prompt: int, asked: int | None, default: int, context: int) -> int:
-    """Return how many tokens the answer to a prompt of ``prompt`` tokens may have.
+def answer_tokens(prompt: int, asked: int | None, default: int, context: int, image: int = 0) -> int:
+    """Return how many tokens the answer to a prompt of ``prompt`` tokens, ``image`` of them pictures', may have.
 
     A job that does not say gets the default, or what is left of the window.
 
@@ -28,10 +30,12 @@ def answer_tokens(prompt: int, asked: int | None, default: int, context: int) ->
         return min(default, context - prompt)
     answer = default if asked is None else asked
     if prompt + answer > context:
+        pictures = f", {image:,} of them its pictures'," if image else ""
+        advice = ": lower the pictures' detail, or send fewer" if image else ""
         raise JobError(
             Code.TOO_LARGE,
-            f"the prompt has {prompt:,} tokens and the answer may have {answer:,}: together {prompt + answer:,}, "
-            f"and the model's window is {context:,}",
+            f"the prompt has {prompt:,} tokens{pictures} and the answer may have {answer:,}: together "
+            f"{prompt + answer:,}, and the model's window is {context:,}{advice}",
         )
     return answer
 
@@ -42,12 +46,23 @@ def capacity(need: int, context: int) -> int:
     return min(-(-grown // _STEP) * _STEP, context)
 
 
-def out_of_memory(need: int, available: int) -> JobError:
-    """Build the refusal of a job whose cache of ``need`` bytes does not fit into ``available``."""
+def picture_bytes(pictures: Sequence[Picture]) -> int:
+    """Return how much memory it takes to make pictures ready for the model, at the most.
+
+    They are decoded one after another. Their crops are there three times while the library takes them over.
+    """
+    return max(picture.bytes for picture in pictures) + 3 * sum(picture.crop_bytes for picture in pictures)
+
+
+def out_of_memory(need: int, available: int, image: int = 0) -> JobError:
+    """Build the refusal of a job whose ``need`` bytes, ``image`` of them for pictures, exceed the ``available``."""
+    pictures = f" and its pictures {_mib(image)}," if image else ""
+    advice = " lower the pictures' detail," if image else ""
     return JobError(
         Code.OUT_OF_MEMORY,
-        f"the job's KV cache needs {_mib(need)} and the box has {_mib(max(available - RESERVE, 0))} to spare: "
-        "shorten the prompt, lower max_tokens, or try again when other jobs have ended",
+        f"the job's KV cache needs {_mib(need - image)}{pictures} and the box has "
+        f"{_mib(max(available - RESERVE, 0))} to spare:{advice} shorten the prompt, lower max_tokens, "
+        "or try again when other jobs have ended",
     )
 
 

@@ -7,6 +7,10 @@ from agent.engines.wire import Decoder, Message, encode
 
 # What Linux's pipes hold by default.
 _READ = 64 << 10
+# A picture is many times what a pipe holds. Were a pipeful read between two native calls each, one of 8 MB would take
+# 128 of them, so the rest of a frame is waited for: the parent writes it as soon as there is room. A parent that is
+# busy for longer than this, in seconds, is not waited for.
+_REST_S = 0.05
 
 
 class Pipe:
@@ -24,11 +28,15 @@ class Pipe:
 
     def receive(self, *, wait: bool) -> list[Message] | None:
         """Return the messages that have come, waiting for some if told so; None when the parent is gone."""
-        readable, _, _ = select.select([self._in], [], [], None if wait else 0)
-        if not readable:
-            return []
-        data = os.read(self._in, _READ)
-        return list(self._decoder.feed(data)) if data else None
+        messages: list[Message] = []
+        timeout_s: float | None = None if wait else 0
+        while select.select([self._in], [], [], timeout_s)[0]:
+            data = os.read(self._in, _READ)
+            if not data:
+                return None
+            messages += self._decoder.feed(data)
+            timeout_s = _REST_S if self._decoder.partial else 0
+        return messages
 
     def send(self, message: Message) -> None:
         """Write a message. The parent reads without delay; were it not to, the worker would wait here.

@@ -62,6 +62,7 @@ class Sampler:
 def _penalised(logits: Logits, context: Sequence[int], penalty: float) -> Logits:
     """Divide positive scores of tokens in ``context`` and multiply negative ones (CTRL, arXiv:1909.05858)."""
     seen = np.unique(np.asarray(context))
+    seen = seen[seen >= 0]  # a picture's tokens are below
     logits = logits.copy()
     logits[seen] = np.where(logits[seen] > 0, logits[seen] / penalty, logits[seen] * penalty)
     return logits

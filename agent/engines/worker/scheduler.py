@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING
 from agent.contract.errors import Code, JobError
 from agent.engines import wire
 from agent.engines.worker import limits
+from agent.engines.worker.crops import Crops, cut
+from agent.engines.worker.pictures import Picture
 from agent.engines.worker.sampling import Options, Sampler
+from agent.engines.worker.similar import LastLooks, Look, perceptual_hash
 from agent.engines.worker.slots import Pace, choose
 from agent.engines.worker.task import Slot, Task, options
 
@@ -66,6 +69,7 @@ class Scheduler:
         self._turns = 0
         self._count = 0
         self._pace = Pace()
+        self._looks = LastLooks()
 
     def __repr__(self) -> str:
         return f"<Scheduler {self._running}, {len(self._waiting)} waiting, {len(self._free)} free, {self._pace}>"
@@ -130,31 +134,59 @@ class Scheduler:
             self._send(wire.Text(task.job, task.completion, task.unsent.encode("utf-8", "replace")))
             task.unsent, task.sent_at = "", now
         if done:
+            if task.look:
+                self._looks.add(task.look)
             self._release(task)
             self._send(done)
 
     def _admit(self, submit: wire.Submit) -> None:
         self._count += 1
         try:
-            prompt = self._model.prompt(submit.payload)
-            answer = limits.answer_tokens(
-                len(prompt), submit.max_tokens, self._default_max_tokens, self._model.facts.context
-            )
-            task = self._placed(submit, prompt, answer)
+            task = self._judged(submit)
         except JobError as error:
             self._refuse(submit.job, error)
         except _NATIVE as error:
             self._refuse(submit.job, _translated(error))
         else:
+            if task is None:
+                self._send(wire.Similar(submit.job))
+                return
             self._running.append(task)
-            self._send(wire.Started(task.job, len(prompt), len(task.slot.tokens)))
+            self._send(wire.Started(task.job, task.prompt, len(task.slot.tokens), task.image))
 
-    def _placed(self, submit: wire.Submit, prompt: list[int], answer: int) -> Task:
+    def _judged(self, submit: wire.Submit) -> Task | None:
+        """Make a task of the job, or None if its frame shows nothing new.
+
+        The pictures are decoded and prepared here, so that a bad one is a refusal: nothing was started. It holds the
+        other jobs up for as long as a slice of a prompt does (8 ms for 1920 x 1080 at low detail, 60 at high), and the
+        window bounds how many pictures there are.
+        """
+        pictures = [Picture(file, most) for file, most in submit.files]
+        prompt = self._model.prompt(submit.conversation, [picture.tokens for picture in pictures])
+        image = sum(picture.tokens for picture in pictures)
+        context = self._model.facts.context
+        answer = limits.answer_tokens(len(prompt), submit.max_tokens, self._default_max_tokens, context, image)
+        if pictures:
+            self._room(len(prompt) + answer, limits.picture_bytes(pictures))
+        look, prepared = None, []
+        for picture in pictures:
+            decoded = picture.decode()
+            if submit.camera is not None:
+                look = Look(submit.camera, hash(submit.conversation), perceptual_hash(decoded))
+                if self._looks.similar(look, submit.similar_bits):
+                    return None
+            prepared.append(cut(decoded, picture.resized))
+        return self._placed(submit, prompt, prepared, answer, look)
+
+    def _placed(
+        self, submit: wire.Submit, prompt: list[int], pictures: list[Crops], answer: int, look: Look | None
+    ) -> Task:
         """Give the job a slot with a cache. Whatever is raised, every slot is as free as it was."""
         need = len(prompt) + answer
         drawn = options(submit, self._model.facts)
-        if submit.schema is not None:
-            # A schema is part of a cache: no other job's can be used, and none can use it afterwards.
+        if submit.schema is not None or self._model.facts.vision:
+            # A schema is part of a cache, and a cache that cannot be rewound serves one job too: no other job's can
+            # be used, and none can use it afterwards.
             slot, keep = min(self._free, key=lambda slot: len(slot.tokens)), None
         else:
             index, keep = choose(prompt, need, self._free, exact=submit.seed is not None, count=self._count)
@@ -172,6 +204,7 @@ class Scheduler:
         task = Task(
             submit,
             prompt,
+            pictures,
             answer_tokens=answer,
             slot=slot,
             cache=cache,
@@ -179,6 +212,7 @@ class Scheduler:
             words=self._model.words(),
             sampler=None if drawn is None or submit.schema is not None else Sampler(drawn, submit.seed),
             end=self._model.facts.end,
+            look=look,
         )
         self._free.remove(slot)
         return task
@@ -193,24 +227,32 @@ class Scheduler:
         slot.capacity = room
         return slot.cache
 
-    def _room(self, need: int) -> int:
+    def _room(self, need: int, image: int = 0) -> int:
         """Return the capacity of a new cache for ``need`` tokens, idle caches having made way for it.
+
+        Args:
+            need: how many tokens it must have room for.
+            image: memory that is needed besides, for pictures, in bytes.
 
         Raises:
             JobError: there is no memory for it.
 
         """
-        roomy = limits.capacity(need, self._model.facts.context)
-        if not self._model.facts.kv_bytes or self._model.provider != "cpu":
-            return roomy  # the cache is in a memory that nobody here can measure
+        facts = self._model.facts
+        # Nothing will follow in a cache that cannot be rewound.
+        roomy = need if facts.vision else limits.capacity(need, facts.context)
+        # The cache may be in a memory that nobody here can measure.
+        token_bytes = facts.kv_bytes if self._model.provider == "cpu" else 0
+        if not token_bytes and not image:
+            return roomy
         idle = sorted((slot for slot in self._free if slot.cache), key=lambda slot: slot.used)
         while True:
-            spare = self._available() - limits.RESERVE
+            available = self._available()
             for capacity in (roomy, need):
-                if capacity * self._model.facts.kv_bytes <= spare:
+                if capacity * token_bytes + image <= available - limits.RESERVE:
                     return capacity
             if not idle:
-                raise limits.out_of_memory(need * self._model.facts.kv_bytes, spare + limits.RESERVE)
+                raise limits.out_of_memory(need * token_bytes + image, available, image)
             self._drop(idle.pop(0))
 
     def _release(self, task: Task, *, drop: bool = False) -> None:
@@ -218,7 +260,8 @@ class Scheduler:
         with suppress(ValueError):  # its call of this turn has been made
             self._turn.remove(task)
         self._free.append(task.slot)
-        if drop or task.guided:
+        task.end()
+        if drop or task.guided or self._model.facts.vision:
             self._drop(task.slot)
 
     def _drop(self, slot: Slot) -> None:

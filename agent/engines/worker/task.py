@@ -1,13 +1,16 @@
 """One running job: its prompt's slices, then its tokens, one by one."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from agent.engines.wire import Done, Submit
+from agent.engines.worker.crops import Crops
 from agent.engines.worker.facts import Facts
 from agent.engines.worker.sampling import Options, Sampler
-from agent.engines.worker.slots import Held, slice_end
+from agent.engines.worker.similar import Look
+from agent.engines.worker.slots import ALIGN, Held, slice_end
 from agent.engines.worker.stops import StopScanner
 from agent.engines.worker.words import Words
 
@@ -47,6 +50,7 @@ class Task:
     Args:
         submit: the job as the parent gave it.
         prompt: its tokens.
+        pictures: those that stand in it.
         answer_tokens: the most its answer may have.
         slot: where it runs; its record is kept up to date here.
         cache: the slot's, rewound to ``kept`` tokens.
@@ -54,10 +58,12 @@ class Task:
         words: makes text of tokens.
         sampler: draws the tokens; None leaves the choice to the library.
         end: the tokens that end an answer.
+        look: what is to be remembered of its frame when it was looked at.
 
     Attributes:
         unsent: text that waits to be sent with what comes next.
         sent_at: when text was sent last, by the scheduler's clock.
+        image: how many of the prompt's tokens are pictures'.
         completion: how many tokens its answer has so far.
 
     """
@@ -66,6 +72,7 @@ class Task:
         self,
         submit: Submit,
         prompt: list[int],
+        pictures: Sequence[Crops],
         *,
         answer_tokens: int,
         slot: Slot,
@@ -74,11 +81,15 @@ class Task:
         words: Words,
         sampler: Sampler | None,
         end: frozenset[int],
+        look: Look | None = None,
     ) -> None:
         self.job = submit.job
         self.guided = submit.schema is not None
+        self.look = look
         self.slot = slot
         self._prompt = prompt
+        self._pictures = pictures
+        self.image = sum(picture.tokens for picture in pictures)
         self._answer_tokens = answer_tokens
         self._cache = cache
         self._kept = kept
@@ -98,12 +109,20 @@ class Task:
         return f"<Task {self.job}: {len(self.slot.tokens)}/{len(self._prompt)} prompt, {self.completion} answer>"
 
     @property
+    def prompt(self) -> int:
+        """How many tokens its prompt has."""
+        return len(self._prompt)
+
+    @property
     def remaining(self) -> int:
         """How many of the prompt's tokens are still to be computed."""
         return max(len(self._prompt) - len(self.slot.tokens), 0)
 
     def prefill(self, size: int) -> int:
-        """Compute a slice of about ``size`` tokens; return its length."""
+        """Compute a slice of about ``size`` tokens; return its length, or 0 if its time tells nothing of others'."""
+        if self._pictures:
+            self._prefill_pictures(size)
+            return 0
         begin = len(self.slot.tokens)
         end = slice_end(begin, len(self._prompt), size)
         piece = self._prompt[begin:end]
@@ -112,6 +131,14 @@ class Task:
         if self._exact:
             self.slot.exact = end
         return len(piece)
+
+    def _prefill_pictures(self, size: int) -> None:
+        """Compute all up to the last picture, which is one call, and a slice of what comes after it."""
+        seen = max(at for at, token in enumerate(self._prompt, 1) if token < 0)
+        end = slice_end(-(-seen // ALIGN) * ALIGN, len(self._prompt), size)
+        self._cache.look(self._prompt[:end], self._pictures)
+        self.slot.tokens += self._prompt[:end]
+        self._pictures = ()
 
     def decode(self) -> tuple[str, Done | None]:
         """Generate a token; return the text that can be shown now, and the job's end if this was it."""
@@ -138,5 +165,9 @@ class Task:
             self._undone = self._sampler.choose(self._cache.logits(), self.slot.tokens)
         return self._undone
 
+    def end(self) -> None:
+        """Let go of the cache, so that whoever drops it from its slot gives its memory back at once."""
+        del self._cache
+
     def _done(self, reason: Literal["stop", "length"]) -> Done:
-        return Done(self.job, reason, prompt=len(self._prompt), completion=self.completion, cached=self._kept)
+        return Done(self.job, reason, len(self._prompt), self.completion, self._kept, self.image)
