@@ -28,7 +28,7 @@ async def test_what_was_told_to_be_committed_survives_kill_9(path: Path) -> None
     accepted: set[str] = set()
     finished: set[str] = set()
     for life in range(_ROUNDS):
-        for line in await killed_after(random.randint(1, 1500), path, life):  # noqa: S311
+        for line in await killed_after(random.randint(1, 1500), path, life):
             word, job_id = line.split()
             (accepted if word == "accepted" else finished).add(job_id)
 
