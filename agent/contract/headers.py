@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 # JPEGs of phones have a hundred segments of colour profile and depth map before their pixels.
 _MOST_SEGMENTS = 256
-# libpng writes its pixels in chunks of 8 KB: 1,024 of them in 8 MiB.
-_MOST_CHUNKS = 4096
+# Before its pixels a PNG has a palette, a profile (each may unpack to 1 MiB), some texts. libpng writes the pixels in
+# chunks of 8 KB: 1,024 of them in 8 MiB.
+_MOST_EARLY_CHUNKS, _MOST_CHUNKS = 32, 4096
 # A progressive JPEG has about ten scans, a hidden second picture as many. Each is a pass over all pixels.
 _MOST_SCANS = 100
 # Cameras pad their buffers, and streams leave the line end before their next boundary.
@@ -19,6 +20,8 @@ _PADDING = b"\0\xff\r\n"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _SOS = 0xDA
+# Application data, comments, tables. Any other marker has no length, or parsers disagree on whether it has one.
+_SKIPPED = frozenset({*range(0xE0, 0xF0), 0xFE, 0xDB, 0xC4, 0xCC, 0xDD})
 
 
 class Header(NamedTuple):
@@ -54,38 +57,43 @@ def read(data: bytes) -> Header:
 
 def _jpeg(data: bytes) -> Header:
     """Walk the segments to the one that begins a frame (ITU-T T.81, B.1.1)."""
-    for marker, at in _segments(data):
-        if marker in _SOF:
-            if data.count(bytes((0xFF, _SOS))) > _MOST_SCANS:
-                raise HeaderError(f"it has more than {_MOST_SCANS} scans")
-            if not data.rstrip(_PADDING).endswith(b"\xff\xd9"):
-                raise HeaderError("it is cut off, or has other data after its end")
-            return Header("JPEG", _big(data, at + 5, 2), _big(data, at + 3, 2))
-    raise HeaderError("its header has no size")
+    frames = [at for marker, at in _segments(data) if marker in _SOF]
+    if len(frames) != 1:  # a second one would override the first one's size
+        raise HeaderError("its header has no size, or several")
+    if data.count(bytes((0xFF, _SOS))) > _MOST_SCANS:
+        raise HeaderError(f"it has more than {_MOST_SCANS} scans")
+    if not data.rstrip(_PADDING).endswith(b"\xff\xd9"):
+        raise HeaderError("it is cut off, or has other data after its end")
+    return Header("JPEG", _big(data, frames[0] + 5, 2), _big(data, frames[0] + 3, 2))
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Yield the markers up to the first scan, and where the segment of each is."""
     at = 2
     for _ in range(_MOST_SEGMENTS):
-        if data[at] != 0xFF:  # noqa: PLR2004  what every marker begins with
-            return
-        marker = data[at + 1]
+        marker = data[at + 1] if data[at] == 0xFF else 0  # noqa: PLR2004  what every marker begins with
         if marker == _SOS:
             return
         if marker == 0xFF:  # noqa: PLR2004  a fill byte before a marker
             at += 1
-            continue
-        yield marker, at + 2
-        at += 2 + _big(data, at + 2, 2)
+        elif marker in _SOF or marker in _SKIPPED:
+            yield marker, at + 2
+            at += 2 + _big(data, at + 2, 2)
+        else:
+            raise HeaderError("its header is damaged")
+    raise HeaderError(f"its header has more than {_MOST_SEGMENTS} segments")
 
 
 def _png(data: bytes) -> Header:
     """Walk the chunks to the last one (PNG specification, 5.2 and 5.3)."""
     if data[12:16] != b"IHDR":
         raise HeaderError("its header has no size")
-    at = len(_PNG)
-    for _ in range(_MOST_CHUNKS):
+    at, pixels = len(_PNG), False
+    for number in range(_MOST_CHUNKS):
         name, at = data[at + 4 : at + 8], at + 12 + _big(data, at, 4)
+        pixels = pixels or name == b"IDAT"
+        if not pixels and number == _MOST_EARLY_CHUNKS:
+            raise HeaderError(f"its header has more than {_MOST_EARLY_CHUNKS} chunks")
         if name == b"IEND":
             if at > len(data) or data[at:].strip(_PADDING):
                 raise HeaderError("it is cut off, or has other data after its end")

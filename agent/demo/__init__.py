@@ -146,8 +146,11 @@ class _Demo:
         for model in (settings.models.text, settings.models.vision):
             assert model is not None  # noqa: S101  the demo's own configuration names both
             try:
-                resolve(model, settings.models_dir)
+                # What comes with the package is copied each time: the store may have that of an older one.
+                known = model == settings.models.text and resolve(model, settings.models_dir)
             except ModelError:
+                known = None
+            if not known:
                 # In a process of its own it can be interrupted, and its memory is gone before the agent needs it.
                 command = (self._program, "models", "pull", model, "--config", self._config)
                 puller = await Child.start("the pull", command)

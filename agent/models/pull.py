@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from agent import __version__
 from agent.models import from_gguf
 from agent.models.catalogue import Bundled, Entry, ModelError, lookup
-from agent.models.store import CONFIG, inventory, sync_entry, sync_tree, verify, write_manifest
+from agent.models.store import CONFIG, MANIFEST, inventory, sync_entry, sync_tree, verify, write_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,9 +83,11 @@ def _scratch(store: Path) -> Iterator[Path]:
 
 def _is_current(entry: Entry, folder: Path) -> bool:
     """Whether the model is there and whole; of one that comes with the package, also whether it is this package's."""
-    if not (folder / CONFIG).is_file() or verify(entry.name, folder.parent):
+    if not (folder / CONFIG).is_file():
         return False
-    return not isinstance(entry.source, Bundled) or inventory(folder) == inventory(entry.source.folder)
+    if isinstance(entry.source, Bundled):
+        return (folder / MANIFEST).is_file() and inventory(folder) == inventory(entry.source.folder)
+    return not verify(entry.name, folder.parent)
 
 
 def _make(entry: Entry, store: Path, scratch: Path, report: Progress) -> Path:

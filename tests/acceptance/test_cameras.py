@@ -27,12 +27,14 @@ async def test_two_fast_cameras_hold_up_neither_each_other_nor_text(
     looked_at = [final["camera"] for final in played.answered]
     assert len(played.frames) == played.sent
     assert len(played.answered) + played.superseded == played.sent
-    # Both have their turns, within one.
+    # Both have their turns. The last two frames, when the cameras have stopped, may be of either.
     assert abs(looked_at.count("porch") - looked_at.count("yard")) <= 2
-    # One slot: a text waits for the frame that runs, and for nothing behind it.
+    # One slot: a text waits for the frame that runs and, one time in four, for the next; for nothing behind that.
     assert played.longest_text_wait_s < 2 * played.longest_frame_s
-    # When the model is free, the latest frame is looked at; the other camera's turn may be between.
+    # What is looked at is the camera's latest frame. The last one of each waits for the other's and for a text.
     assert played.oldest_look_s < 3 * played.longest_frame_s
+    # In six seconds allocators have not settled; what waited without a bound would be hundreds of megabytes.
+    assert max(played.growth) < 1.25
 
 
 async def test_the_readmes_frigate_box_answers_frigates_snapshots(

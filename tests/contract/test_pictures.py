@@ -120,6 +120,11 @@ MANY = 1 << 20
 HOSTILE = {
     "empty segments": b"\xff\xd8" + b"\xff\xe0\0\2" * MANY,
     "fill bytes": b"\xff\xd8" + b"\xff" * MANY,
+    "segments after the size": JPEG[:-2].replace(b"\xff\xda", b"\xff\xe1\0\x08Exif\0\0" * 300 + b"\xff\xda")
+    + JPEG[-2:],
+    "segments within one without a length": b"\xff\xd8\xff\xd0\xff\xff" + b"\xff\xe0\0\2" * MANY,
+    "two sizes": JPEG[:-2].replace(b"\xff\xda", b"\xff\xc0\0\x0b\x08\x40\0\x40\0\1\1\x11\0\xff\xda") + JPEG[-2:],
+    "profiles": PNG[:33] + (b"\0\0\0\1iCCPx" + bytes(4)) * 100 + PNG[33:],
     "scans": JPEG[:-2] + b"\xff\xda" * 101 + JPEG[-2:],
     "empty chunks": PNG[:33] + (b"\0\0\0\0tEXt" + bytes(4)) * (MANY // 8) + PNG[33:],
     "comments": GIF[:13] + b"\x21\xfe" + b"\1x" * MANY + b"\0" + GIF[13:],

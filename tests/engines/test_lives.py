@@ -24,7 +24,7 @@ from tests.engines.running import answer, job, ready, serving
 FRANCE = "What is the capital of France?"
 _SAY_READY = """
 import os, sys, time
-from agent.engines.wire import Decoder, Ready, Started, Submit, encode
+from agent.engines.wire import Decoder, Progress, Ready, Started, Submit, encode
 def say(message): os.write(1, encode(message))
 say(Ready(100, "cpu", 0.0))
 """
@@ -232,6 +232,16 @@ async def test_a_worker_that_looks_at_a_picture_may_be_silent_for_longer(tmp_pat
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.5):
                 await anext(events)
+
+
+async def test_a_worker_that_has_looked_at_its_picture_may_be_silent_no_longer_than_others(tmp_path: Path) -> None:
+    looked = "os.read(0, 65536); say(Started(1, 2500, 0, 2500)); say(Progress(1)); time.sleep(60)"
+    engine = new_engine(tmp_path, command=worker(looked), silence_s=0.2)
+    async with serving(engine):
+        await ready(engine)
+        async with asyncio.timeout(10):
+            with pytest.raises(EngineLost):
+                await answer(engine, job(FRANCE))
 
 
 async def test_a_worker_without_jobs_may_be_silent(tmp_path: Path) -> None:

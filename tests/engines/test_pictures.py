@@ -189,3 +189,14 @@ def test_whatever_comes_is_a_picture_or_refused(data: bytes, most: int) -> None:
     except JobError:
         return
     assert seen.mode == "RGB"
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF"])
+def test_nothing_is_decoded_before_it_is_asked_for(kind: str) -> None:
+    assert Picture(saved(Image.new("RGB", (64, 64)), kind), 1)._file.tile  # type: ignore[attr-defined]  still to do
+
+
+def test_a_progressive_jpeg_counts_what_is_kept_of_all_of_it() -> None:
+    large = Image.new("RGB", (1024, 1024))
+    plain, progressive = (saved(large, "JPEG", progressive=each) for each in (False, True))
+    assert Picture(progressive, 1).bytes - Picture(plain, 1).bytes >= 6 * 1024 * 1024

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from agent.engines.wire import Cancel, Submit, encode
+from agent.engines.worker import pipe as pipe_module
 from agent.engines.worker.pipe import Pipe
 
 
@@ -18,7 +19,8 @@ def parent(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     os.close(theirs)
 
 
-def test_a_frame_that_has_begun_is_read_to_its_end(parent: int) -> None:
+def test_a_frame_that_has_begun_is_read_to_its_end(parent: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipe_module, "_REST_S", 10.0)
     pipe = Pipe()
     large = Submit(1, payload=bytes(8 << 20))
     writing = threading.Thread(target=lambda: os.write(parent, encode(large)))

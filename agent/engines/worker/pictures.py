@@ -26,8 +26,10 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = (5, 6, 7, 8)
-# Pillow keeps four bytes a pixel, and has the picture twice while it converts or turns it.
-_PIXEL_BYTES = 8
+# Pillow keeps four bytes a pixel, and has the picture up to three times while it converts or turns it.
+_PIXEL_BYTES = 12
+# Of a progressive JPEG, libjpeg keeps all coefficients, of the whole picture at whatever size it is decoded.
+_COEFFICIENT_BYTES = 6
 
 
 class Picture:
@@ -50,7 +52,8 @@ class Picture:
 
     def __init__(self, data: bytes, most: int) -> None:
         with _refusing():
-            self._file = Image.open(BytesIO(data), formats=FORMATS)
+            self._file: Image.Image = Image.open(BytesIO(data), formats=FORMATS)
+            pixels = self._file.width * self._file.height
             orientation = _orientation(self._file)
             self._turn = _TURNS.get(orientation)
             sideways = orientation in _SIDEWAYS
@@ -63,6 +66,8 @@ class Picture:
                 width, height = self.resized[::-1] if sideways else self.resized
                 self._file.draft(None, (2 * width, 2 * height))
         self.bytes = self._file.width * self._file.height * _PIXEL_BYTES
+        if self._file.info.get("progressive"):
+            self.bytes += pixels * _COEFFICIENT_BYTES
         width, height = crops.padded(*self.resized)
         self.crop_bytes = crops.nbytes(width, height)
         self.tokens = crops.tokens(height, width)
@@ -79,13 +84,16 @@ class Picture:
         """
         with _refusing():
             picture = _rgb(self._file)
+            # Pillow keeps what it decoded in the file; the pictures of a job would otherwise all be there at once.
+            self._file = Image.new("L", (0, 0))
             return picture if self._turn is None else picture.transpose(self._turn)
 
 
 def _orientation(file: Image.Image) -> int:
     # A picture whose EXIF data are damaged is still a picture.
     with suppress(Exception):
-        return int(file.getexif().get(ExifTags.Base.Orientation, 1))
+        # Not the PNG's own, which decodes the whole picture to look for EXIF data behind it.
+        return int(Image.Image.getexif(file).get(ExifTags.Base.Orientation, 1))
     return 1
 
 
