@@ -27,6 +27,7 @@ CAMERAS = {name: {"prompt": "What is in the picture?", "detail": "low", "max_tok
 _TEXT_EVERY_S = 0.5
 # Frames until the allocators have settled, as in the bench.
 _WARM_UP = 100
+_SAMPLE_S = 0.1
 
 
 @dataclass
@@ -72,9 +73,15 @@ class Played:
 
     @property
     def growth(self) -> tuple[float, float]:
-        """Largest memory over that after the warm-up, of the agent and of its worker."""
-        agent, worker = zip(*self.memory, strict=True)
-        return max(agent) / agent[0], max(worker) / worker[0]
+        """Largest memory of the second half over that of the first, of the agent and of its worker.
+
+        Largest against largest, since the worker's rises and falls with each picture.
+        """
+        half = len(self.memory) // 2
+        (agent, worker), (agent_before, worker_before) = (
+            map(max, zip(*part, strict=True)) for part in (self.memory[half:], self.memory[:half])
+        )
+        return agent / agent_before, worker / worker_before
 
 
 async def play(pictures: Sequence[bytes], seconds: float, fps: float, box: Box, port: int) -> Played:
@@ -127,7 +134,7 @@ async def _ask(device: Device, played: Played) -> None:
 
 async def _sample(box: Box, cameras: Device, played: Played) -> None:
     while True:
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(_SAMPLE_S)
         if _count(cameras) >= _WARM_UP:
             played.memory.append((resident_bytes(box.pid), sum(map(resident_bytes, box.workers))))
 
@@ -152,7 +159,7 @@ async def _main(arguments: argparse.Namespace) -> int:
     print(f"{len(played.answered)} looked at, {played.superseded} superseded, {len(played.frames)} answered")
     print(f"{len(played.texts)} text jobs; the longest wait {played.longest_text_wait_s:.3f} s")
     print(f"the longest frame took {played.longest_frame_s:.3f} s; the oldest was {played.oldest_look_s:.3f} s old")
-    print(f"memory after {_WARM_UP} frames, and then at most: agent x {agent:.3f}, inference x {worker:.3f}")
+    print(f"memory after {_WARM_UP} frames, second half against first: agent x {agent:.3f}, inference x {worker:.3f}")
     return 0
 
 

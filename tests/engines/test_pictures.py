@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageFile
 
 from agent.contract.errors import Code, JobError
 from agent.engines.worker.crops import cut
@@ -193,7 +193,9 @@ def test_whatever_comes_is_a_picture_or_refused(data: bytes, most: int) -> None:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF"])
 def test_nothing_is_decoded_before_it_is_asked_for(kind: str) -> None:
-    assert Picture(saved(Image.new("RGB", (64, 64)), kind), 1)._file.tile  # type: ignore[attr-defined]  still to do
+    file = Picture(saved(Image.new("RGB", (64, 64)), kind), 1)._file
+    assert isinstance(file, ImageFile.ImageFile)
+    assert file.tile  # what is still to be decoded
 
 
 def test_a_progressive_jpeg_counts_what_is_kept_of_all_of_it() -> None:
