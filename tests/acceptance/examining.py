@@ -110,27 +110,28 @@ def _jpeg(drawn: Drawn) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-async def _main(pictures: int, store: Path) -> int:
-    rows: list[tuple[str, Mistake | None, bool]] = [
-        ("as it is", None, False),
-        ("channels swapped", "channels", False),
-        ("crops shuffled", "crops", False),
-        ("pairs, as they are", None, True),
-        ("pairs exchanged", "pictures", True),
+async def _main(pictures: int, fewer: int, store: Path) -> int:
+    rows: list[tuple[str, Mistake | None, int, bool]] = [
+        ("as it is", None, pictures, False),
+        ("channels swapped", "channels", fewer, False),
+        ("crops shuffled", "crops", fewer, False),
+        ("two at a time", None, fewer, True),
+        ("two at a time, exchanged", "pictures", fewer, True),
     ]
     folder = await asyncio.to_thread(pull, "shapes-vision", store)
-    print(f"| {pictures} pictures | {' | '.join(DETAILS)} |\n|---|---|---|---|", flush=True)
+    print(f"| | pictures | {' | '.join(DETAILS)} |\n|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as name, Broker(Path(name)) as broker:
-        for title, mistake, pairs_only in rows:
+        for title, mistake, number, pairs_only in rows:
             async with seeing(Path(name), broker.port, folder, mistake), Device(broker.port) as device:
-                shares = [(await examine(device, pictures, each, pairs_only=pairs_only)).share for each in DETAILS]
-            print(f"| {title} | {' | '.join(f'{share:.1%}' for share in shares)} |", flush=True)
+                shares = [(await examine(device, number, each, pairs_only=pairs_only)).share for each in DETAILS]
+            print(f"| {title} | {number} | {' | '.join(f'{share:.1%}' for share in shares)} |", flush=True)
     return 0
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="scripts/examine-shapes-vision", description=__doc__)
     parser.add_argument("--pictures", type=int, default=200)
+    parser.add_argument("--fewer", type=int, default=60, help="of pictures, for all rows but the first")
     parser.add_argument("--store", type=Path, default=models_dir())
     given = parser.parse_args()
-    raise SystemExit(asyncio.run(_main(given.pictures, given.store)))
+    raise SystemExit(asyncio.run(_main(given.pictures, given.fewer, given.store)))
