@@ -17,6 +17,7 @@ from pathlib import Path
 from random import Random
 from typing import Literal
 
+from agent import logs
 from agent.contract.jobs import Detail
 from agent.demo import models_dir
 from agent.engines.local import LocalEngine
@@ -118,6 +119,7 @@ async def _main(pictures: int, fewer: int, store: Path) -> int:
         ("two at a time", None, fewer, True),
         ("two at a time, exchanged", "pictures", fewer, True),
     ]
+    logs.configure("warning")
     folder = await asyncio.to_thread(pull, "shapes-vision", store)
     print(f"| | pictures | {' | '.join(DETAILS)} |\n|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as name, Broker(Path(name)) as broker:
