@@ -25,7 +25,7 @@ from scripts.train_shapes_vision.export import export
 from scripts.train_shapes_vision.model import Model, Size
 from scripts.train_shapes_vision.tower import Phase
 
-PICTURES = {"low": 1500, "auto": 700, "high": 240}
+PICTURES = {"low": 1500, "auto": 700, "high": 600}
 # Shapes that fit a small square first; those that larger crops cut into pieces are learnt by who knows them whole.
 PHASES = (
     Phase(("low",), side=4, batch=96, steps=300, rate=3e-3),
