@@ -73,8 +73,8 @@ def see(tower: Tower, examples: Iterable[Example]) -> list[Seen]:
 class Heads(nn.Module):
     """What is asked of hidden states besides the answer, by linear heads that are thrown away.
 
-    They teach within minutes what the answer alone teaches in hours: which crop a token is of, as only separators
-    tell; then which picture it is of, and in which quarter its shape is; then, right after the crops, what they show.
+    They ask for the steps on the way to an answer: which crop a token is of, as only separators tell; then which
+    picture it is of, and in which quarter its shape is; then, right after the crops, what they show.
     Each is asked of a layer after which others are left to make use of it.
     """
 

@@ -96,7 +96,7 @@ class Tower(nn.Module):
 
 
 def _positions(width: int) -> Tensor:
-    """Begin with waves over rows and columns: learnt from noise, positions take half of the training."""
+    """Begin with waves over rows and columns: learnt from noise, positions took many steps."""
     angles = torch.arange(PATCHES).unsqueeze(1) * 0.02 ** torch.linspace(0, 1, width // 4)
     waves = torch.cat([angles.sin(), angles.cos()], 1)
     rows, columns = waves.repeat_interleave(PATCHES, 0), waves.repeat(PATCHES, 1)

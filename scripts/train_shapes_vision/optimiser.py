@@ -1,4 +1,4 @@
-"""Muon for the layers' matrices, AdamW for the rest: a third of the steps that AdamW alone takes here."""
+"""Muon for the layers' matrices, AdamW for the rest: with AdamW alone the tower was slow to tell shapes apart."""
 
 from collections.abc import Iterable
 

@@ -21,7 +21,7 @@ _LEFT_OUT = 0.85
 
 
 class Phase(NamedTuple):
-    """A part of the training, on squares of side by side tokens out of crops: small ones teach five times faster."""
+    """A part of the training, on squares of side by side tokens out of crops: small ones cost less."""
 
     details: tuple[str, ...]
     side: int

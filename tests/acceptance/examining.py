@@ -34,8 +34,8 @@ Mistake = Literal["channels", "crops", "pictures"]
 DETAILS: tuple[Detail, ...] = ("low", "auto", "high")
 # Training draws from other seeds.
 _HELD_OUT = 1_000_000
-# Of five jobs, one has two pictures; these are of one size, so that they fit the window at high detail, too.
-_PAIR_EVERY, _PAIR_SIZE = 5, (640, 480)
+# Of two that are shown at a time, so that they fit the window at high detail, too.
+_PAIR_SIZE = (640, 480)
 _UNDER_WAY = 8
 _ids = count()
 
@@ -73,8 +73,8 @@ async def seeing(directory: Path, port: int, folder: Path, mistake: Mistake | No
         await running
 
 
-async def examine(device: Device, pictures: int, detail: Detail, *, pairs_only: bool = False) -> Marks:
-    """Have so many held-out pictures described, some of them in pairs, and mark the answers."""
+async def examine(device: Device, pictures: int, detail: Detail, *, pairs: bool = False) -> Marks:
+    """Have so many held-out pictures described, one or two at a time, and mark the answers."""
     marks, room = Marks(), asyncio.Semaphore(_UNDER_WAY)
 
     async def ask(drawn: list[Drawn]) -> None:
@@ -89,18 +89,17 @@ async def examine(device: Device, pictures: int, detail: Detail, *, pairs_only: 
         marks.right += len(drawn) * (final["text"] == answer([each.caption for each in drawn]))
 
     async with asyncio.TaskGroup() as asking:
-        for drawn in _jobs(pictures, pairs_only=pairs_only):
+        for drawn in _jobs(pictures, pairs=pairs):
             asking.create_task(ask(drawn))
     return marks
 
 
-def _jobs(pictures: int, *, pairs_only: bool) -> Iterator[list[Drawn]]:
+def _jobs(pictures: int, *, pairs: bool) -> Iterator[list[Drawn]]:
     for number in count():
         if pictures <= 0:
             return
         random = Random(_HELD_OUT + number)
-        pair = pictures > 1 and (pairs_only or number % _PAIR_EVERY == 0)
-        drawn = [draw(random, _PAIR_SIZE), draw(random, _PAIR_SIZE)] if pair else [draw(random)]
+        drawn = [draw(random, _PAIR_SIZE), draw(random, _PAIR_SIZE)] if pairs else [draw(random)]
         pictures -= len(drawn)
         yield drawn
 
@@ -123,9 +122,9 @@ async def _main(pictures: int, fewer: int, store: Path) -> int:
     folder = await asyncio.to_thread(pull, "shapes-vision", store)
     print(f"| | pictures | {' | '.join(DETAILS)} |\n|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as name, Broker(Path(name)) as broker:
-        for title, mistake, number, pairs_only in rows:
+        for title, mistake, number, pairs in rows:
             async with seeing(Path(name), broker.port, folder, mistake), Device(broker.port) as device:
-                shares = [(await examine(device, number, each, pairs_only=pairs_only)).share for each in DETAILS]
+                shares = [(await examine(device, number, each, pairs=pairs)).share for each in DETAILS]
             print(f"| {title} | {number} | {' | '.join(f'{share:.1%}' for share in shares)} |", flush=True)
     return 0
 

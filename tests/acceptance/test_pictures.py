@@ -24,8 +24,14 @@ async def test_held_out_pictures_are_described_at_each_detail(
     assert {detail for detail, found in marks.items() if found.share < 0.95} == set(), marks
 
 
+async def test_of_two_pictures_it_is_told_which_is_which(tmp_path: Path, broker: Broker, vision_folder: Path) -> None:
+    async with seeing(tmp_path, broker.port, vision_folder), Device(broker.port) as device:
+        marks = await examine(device, 60, "auto", pairs=True)
+    assert marks.share >= 0.95
+
+
 @pytest.mark.parametrize(
-    ("mistake", "detail", "pairs_only"),
+    ("mistake", "detail", "pairs"),
     [
         ("channels", "low", False),
         ("channels", "auto", False),
@@ -35,10 +41,10 @@ async def test_held_out_pictures_are_described_at_each_detail(
     ],
 )
 async def test_a_mistake_in_how_pictures_are_prepared_is_seen_in_the_answers(
-    tmp_path: Path, broker: Broker, vision_folder: Path, mistake: Mistake, detail: Detail, pairs_only: bool
+    tmp_path: Path, broker: Broker, vision_folder: Path, mistake: Mistake, detail: Detail, pairs: bool
 ) -> None:
     async with seeing(tmp_path, broker.port, vision_folder, mistake), Device(broker.port) as device:
-        marks = await examine(device, 40, detail, pairs_only=pairs_only)
+        marks = await examine(device, 40, detail, pairs=pairs)
     assert marks.share < 0.5
 
 
