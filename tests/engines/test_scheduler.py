@@ -379,7 +379,7 @@ def test_pictures_that_exceed_the_memory_are_refused_with_what_to_do() -> None:
 
     assert isinstance(refused, wire.Refused)
     assert refused.message == (
-        "the job's KV cache needs 768 MiB and its pictures 21 MiB, and the box has 780 MiB to spare: lower the "
+        "the job's KV cache needs 768 MiB and its pictures 22 MiB, and the box has 780 MiB to spare: lower the "
         "pictures' detail, shorten the prompt, lower max_tokens, or try again when other jobs have ended"
     )
 
