@@ -229,6 +229,7 @@ class Dispatcher:
             clock=self._clock,
         )
         line.running[ticket.job.key] = course
+        _log.debug("job.started", client=ticket.job.client, id=ticket.job.id, attempt=ticket.attempt)
         self._spawn(self._follow(course, line), ticket.job.key)
 
     async def _follow(self, course: Course, line: _Line) -> None:
