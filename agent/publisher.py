@@ -2,7 +2,7 @@
 
 The first words go at once; later ones are gathered for ``flush_s``, because a publish costs far more than the
 few bytes of a token. Words that cannot go out now, since the broker is away or does not read, stay with the
-job and go with its next chunk. So ``seq`` has no gaps of our making, and what is kept for a job is never more
+job and go with its next chunks. So ``seq`` has no gaps of our making, and what is kept for a job is never more
 than its own answer, which ``max_tokens`` bounds.
 """
 
@@ -14,6 +14,10 @@ from agent.contract import events
 from agent.contract.jobs import Job, Key, Reply
 from agent.contract.messages import Outgoing
 from agent.contract.topics import Topics
+
+# Of one chunk, in characters: 3 KB of the longest of them, 6 where JSON escapes every one. What was kept over an outage
+# of the broker may be a whole answer, and a broker's largest packet smaller than that.
+_MOST_AT_ONCE = 1024
 
 Send = Callable[[Outgoing], bool]
 Event = Literal["state", "chunk", "final"]
@@ -49,7 +53,7 @@ class Stream:
         self._send = send
         self._flush_s = flush_s
         self._parts: list[str] = []
-        self._sent_parts = 0
+        self._pending = ""  # of a job that streams, what is not published
         self._timer: asyncio.TimerHandle | None = None
         self._next_flush = 0.0
         self._closed = False
@@ -66,7 +70,10 @@ class Stream:
     def add(self, text: str) -> None:
         """Take the next words; publish them now, or soon."""
         self._parts.append(text)
-        if not self._job.stream or self._timer is not None or self._closed:
+        if not self._job.stream or self._closed:
+            return
+        self._pending += text
+        if self._timer is not None:
             return
         loop = asyncio.get_running_loop()
         if loop.time() >= self._next_flush:
@@ -91,10 +98,10 @@ class Stream:
     def _flush(self) -> None:
         self._timer = None
         self._next_flush = asyncio.get_running_loop().time() + self._flush_s
-        text = "".join(self._parts[self._sent_parts :])
-        if not text:
-            return
-        payload = events.chunk(self._job.id, self._attempt, self.seq, text)
-        if self._send(addressed(self._topics, self._job.key, self._job.reply, "chunk", payload, 0)):
+        while self._pending:
+            text = self._pending[:_MOST_AT_ONCE]
+            payload = events.chunk(self._job.id, self._attempt, self.seq, text)
+            if not self._send(addressed(self._topics, self._job.key, self._job.reply, "chunk", payload, 0)):
+                return
             self.seq += 1
-            self._sent_parts = len(self._parts)
+            self._pending = self._pending[len(text) :]

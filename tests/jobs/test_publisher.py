@@ -76,6 +76,17 @@ async def test_words_that_cannot_go_out_go_with_the_next_chunk_and_leave_no_gap(
     assert transport.chunks == [(0, "abc")]
 
 
+async def test_what_gathered_over_an_outage_goes_out_in_chunks_that_any_broker_takes() -> None:
+    transport = Transport()
+    stream = stream_to(transport, flush_s=0.0)
+    transport.open = False
+    stream.add("a" * 2000)
+    transport.open = True
+    stream.add("b" * 100)
+    assert [(seq, len(text)) for seq, text in transport.chunks] == [(0, 1024), (1, 1024), (2, 52)]
+    assert "".join(text for _, text in transport.chunks) == stream.text
+
+
 async def test_the_whole_text_is_there_for_the_final_whatever_went_out() -> None:
     transport = Transport()
     transport.open = False
