@@ -75,7 +75,7 @@ class Cameras:
 
 def _over(base: Camera, payload: bytes) -> Camera:
     """Lay a message over a camera's policy; ValueError says what is wrong with it."""
-    said = from_json(payload, allow_inf_nan=False)
+    said = from_json(payload, allow_inf_nan=False, cache_strings=False)
     if not isinstance(said, dict):
         raise ValueError("it is no JSON object")  # noqa: TRY004  the message's fault, not a caller's
     try:

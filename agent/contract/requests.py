@@ -153,7 +153,7 @@ def read_cancel(message: Inbound) -> str | None:
     try:
         text = message.payload.decode().strip()
         if text.startswith("{"):
-            data = from_json(text, allow_inf_nan=False)
+            data = from_json(text, allow_inf_nan=False, cache_strings=False)
             text = data.get("id")
         elif not text:
             return _id_from_correlation(message)
@@ -197,7 +197,7 @@ def _salvaged_id(payload: bytes) -> str | None:
     if first is not None:
         return first
     try:
-        data = from_json(payload[:_SALVAGED_BYTES].removeprefix(_BOM), allow_partial=True)
+        data = from_json(payload[:_SALVAGED_BYTES].removeprefix(_BOM), allow_partial=True, cache_strings=False)
     except ValueError:
         return None
     found = data.get("id") if isinstance(data, dict) else None
@@ -209,7 +209,8 @@ def _fields(message: Inbound, route: Route) -> dict[str, Any]:
     payload = message.payload.removeprefix(_BOM)  # no copy is made where there is none
     if _OBJECT.match(payload):
         try:
-            data = from_json(payload, allow_inf_nan=False)
+            # Uncached: pydantic keeps 16,384 short strings otherwise, every id and short prompt, long after their job.
+            data = from_json(payload, allow_inf_nan=False, cache_strings=False)
         except ValueError as error:
             raise ValueError(f"the request is not valid JSON: {error}") from None
         assert isinstance(data, dict)  # noqa: S101  it starts with a brace and was parsed
