@@ -4,13 +4,14 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 import structlog
 
-from agent.bus import Bus, BusError
-from agent.contract.events import Final
-from agent.contract.jobs import Reply
+from agent.bus import Bus, BusError, TryLaterError
+from agent.contract.events import Final, shortened
+from agent.contract.jobs import Key, Reply
 from agent.contract.messages import Outgoing
 from agent.contract.topics import Topics
 from agent.publisher import addressed
@@ -23,8 +24,9 @@ _log = structlog.get_logger(__name__)
 _WINDOW = 32
 # Between two tries at a disk that takes nothing.
 _DISK_RETRY_S = 1.0
-# For a final that could not be stored. A broker answers within a round trip, or is not there.
-_UNSTORED_S = 5.0
+# Before finals that the broker did not take, for want of quota for one, are tried again. The rounds grow rarer until
+# everything is out: there may be a day's worth of them.
+_FIRST_PUT_OFF_S, _MOST_PUT_OFF_S = 1.0, 300.0
 
 _T = TypeVar("_T")
 
@@ -48,6 +50,11 @@ class Outbox:
         self._settled = asyncio.Event()
         self._window = asyncio.Semaphore(_WINDOW)
         self._last_taken = 0
+        # Rows between their reading and their end; the oldest one that was put off, and when that is to be read again.
+        self._under_way: set[int] = set()
+        self._put_off: int | None = None
+        self._put_off_s = _FIRST_PUT_OFF_S
+        self._due = False
 
     def wake(self) -> None:
         """Look for rows that were added."""
@@ -78,17 +85,14 @@ class Outbox:
         """Publish a final once, if the broker is there: of a job that nobody was promised anything about."""
         self._bus.send(addressed(self._topics, final.key, reply, "final", final.encode(self._topics.node), 1))
 
-    async def deliver_unstored(self, final: Final, reply: Reply) -> None:
-        """Publish a final from memory, where the disk takes nothing; return when the broker has it.
-
-        The wait is bounded: while too much is unacknowledged here, nothing is read, and so no PUBACK either.
-        """
+    async def hand_over(self, final: Final, reply: Reply) -> bool:
+        """Publish a final from memory, where the disk takes nothing; return whether its request may be acknowledged."""
         out = addressed(self._topics, final.key, reply, "final", final.encode(self._topics.node), 1)
         try:
-            async with asyncio.timeout(_UNSTORED_S):
-                await self._bus.deliver(out)
-        except (TimeoutError, BusError) as error:
-            _log.error("final.lost", client=final.key.client, id=final.key.id, error=str(error) or "no answer")
+            return await self._bus.hand_over(out, partial(_shorten, final.key, out.payload))
+        except BusError as error:
+            _log.error("final.undeliverable", client=final.key.client, id=final.key.id, error=str(error))
+            return True
 
     async def run(self) -> None:
         """Publish what waits, in order, for ever."""
@@ -96,11 +100,17 @@ class Outbox:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
-                while rows := await _patiently(lambda: self._spool.outgoing(self._last_taken, _WINDOW)):
+                while True:
+                    busy = self._under_way.copy()  # before the read: what ends meanwhile may still be in it
+                    rows = await _patiently(lambda: self._spool.outgoing(self._cursor(), _WINDOW))
+                    if not rows:
+                        break
                     for row in rows:
-                        await self._window.acquire()
                         self._last_taken = row.seq
-                        sending.create_task(self._deliver(row), name=f"outbox {row.seq}")
+                        if row.seq not in busy:
+                            await self._window.acquire()
+                            self._under_way.add(row.seq)
+                            sending.create_task(self._deliver(row), name=f"outbox {row.seq}")
 
     async def flush(self) -> None:
         """Wait until the broker has every final that is stored."""
@@ -110,14 +120,48 @@ class Outbox:
 
     async def _deliver(self, row: Unsent) -> None:
         try:
-            await self._bus.deliver(self._outgoing(row))
+            if await self._is_settled(row):
+                await _patiently(lambda: self._spool.sent([row.seq]))
+                if not self._spool.unsent:
+                    self._put_off_s = _FIRST_PUT_OFF_S
+                self._settled.set()
+        finally:
+            self._under_way.remove(row.seq)
+
+    async def _is_settled(self, row: Unsent) -> bool:
+        """Publish a final; return whether it is done with."""
+        try:
+            await self._bus.deliver(self._outgoing(row), partial(_shorten, row.key, row.payload))
+        except TryLaterError as error:
+            self._try_later(row, error)
+            return False
         except BusError as error:
             # It can never go out as it is. It stays stored, and a repeat of its request asks for it again.
             _log.error("final.undeliverable", client=row.key.client, id=row.key.id, error=str(error))
         finally:
             self._window.release()
-        await _patiently(lambda: self._spool.sent([row.seq]))
-        self._settled.set()
+        return True
+
+    def _try_later(self, row: Unsent, error: TryLaterError) -> None:
+        """Read a row again after a while. It waits on disk meanwhile, and those behind it go out."""
+        if self._put_off is None:
+            _log.warning(
+                "final.put_off", client=row.key.client, id=row.key.id, error=str(error), retry_in_s=self._put_off_s
+            )
+            asyncio.get_running_loop().call_later(self._put_off_s, self._look_back)
+            self._put_off_s = min(2 * self._put_off_s, _MOST_PUT_OFF_S)
+        self._put_off = row.seq if self._put_off is None else min(self._put_off, row.seq)
+
+    def _look_back(self) -> None:
+        self._due = True
+        self._wake.set()
+
+    def _cursor(self) -> int:
+        """Return the row after which to read on."""
+        if self._due and self._put_off is not None:
+            self._last_taken = min(self._last_taken, self._put_off - 1)
+            self._put_off, self._due = None, False
+        return self._last_taken
 
     def _outgoing(self, row: Unsent) -> Outgoing:
         usual = row.topic == f"{self._topics.results(*row.key)}/final"
@@ -127,6 +171,11 @@ class Outbox:
     def _stored(self, final: Final, reply: Reply) -> StoredFinal:
         out = addressed(self._topics, final.key, reply, "final", final.encode(self._topics.node), 1)
         return StoredFinal(final.key, out.payload, out.topic, out.correlation, time.time())
+
+
+def _shorten(key: Key, final: bytes, most: int, max_packet: int) -> bytes:
+    _log.warning("final.truncated", client=key.client, id=key.id, bytes=len(final), max_packet=max_packet)
+    return shortened(final, most, max_packet)
 
 
 async def _patiently(operation: Callable[[], Awaitable[_T]]) -> _T:

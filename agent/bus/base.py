@@ -11,6 +11,10 @@ class BusError(UserError):
     """The bus cannot do what was asked, now or later."""
 
 
+class TryLaterError(BusError):
+    """A message was not delivered now, and may well be at another time."""
+
+
 class Subscription(NamedTuple):
     """A topic filter to subscribe to.
 
@@ -21,6 +25,13 @@ class Subscription(NamedTuple):
 
     filter: str
     retained: bool = False
+
+
+class Shorten(Protocol):
+    """Makes a message's payload smaller for a broker that does not take it whole."""
+
+    def __call__(self, most: int, max_packet: int) -> bytes:
+        """Return a payload of at most ``most`` bytes, or the shortest there is; the whole packet is the other limit."""
 
 
 class Settle(Protocol):
@@ -73,12 +84,20 @@ class Delivery:
 
 @dataclass(slots=True)
 class Stats:
-    """Counters since the start."""
+    """Counters since the start.
+
+    Attributes:
+        shortened: deliveries that went out with a shorter payload than they had.
+        undelivered: deliveries that can never arrive as they are.
+
+    """
 
     received: int = 0
     malformed: int = 0
     reconnects: int = 0
     dropped_sends: int = 0
+    shortened: int = 0
+    undelivered: int = 0
 
 
 class Bus(Protocol):
@@ -94,7 +113,7 @@ class Bus(Protocol):
 
     @property
     def max_packet(self) -> int | None:
-        """Largest MQTT packet the broker takes, in bytes with topic and headers; None if it did not say."""
+        """Largest MQTT packet to send, in bytes with topic and headers, as said or learnt; None where unknown."""
 
     @property
     def stats(self) -> Stats:
@@ -107,14 +126,30 @@ class Bus(Protocol):
         (QoS 1), or not valid (QoS 0) or too large. What was kept is lost with the connection.
         """
 
-    async def deliver(self, out: Outgoing) -> None:
+    async def deliver(self, out: Outgoing, shorten: Shorten | None = None) -> None:
         """Publish at QoS 1 and return when the broker has it, however many connections that takes.
 
         Order is kept among deliveries, and with sends at QoS 1, while the connection lasts. A message may arrive
         more than once. The caller bounds the time; a cancelled delivery may still arrive.
 
+        Args:
+            out: the message.
+            shorten: makes its payload fit, on a connection whose broker does not take it whole.
+
         Raises:
+            TryLaterError: the broker does not take it now, or ends the connection upon it.
             BusError: it can never be delivered as it is: invalid, too large, or refused by the broker.
+
+        """
+
+    async def hand_over(self, out: Outgoing, shorten: Shorten | None = None) -> bool:
+        """Publish at QoS 1 on the present connection; return whether it is on its way there.
+
+        A message that is acknowledged afterwards is forgotten by the broker after it has this one: one connection
+        keeps the order. Waiting for the PUBACK would not do, as none is read while too much is unacknowledged.
+
+        Raises:
+            BusError: it can never be published as it is.
 
         """
 

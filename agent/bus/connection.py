@@ -9,9 +9,10 @@ import structlog
 
 from agent.bus.acks import AckOrder, Receipt
 from agent.bus.base import Delivery, Stats, Subscription
+from agent.bus.events import Connack, ConnectFailed, End, Refusal, SubscriptionRefused
 from agent.bus.flow import Inflow, Watermarks
 from agent.bus.handover import Handover
-from agent.bus.network import Connack, ConnectFailed, Network
+from agent.bus.network import Network
 from agent.bus.versions import Version
 from agent.contract.messages import Inbound, Outgoing
 from agent.settings import Mqtt
@@ -32,7 +33,7 @@ _OUT_HIGH, _OUT_LOW = 512 << 10, 128 << 10
 
 _log = structlog.get_logger(__name__)
 
-Settled: TypeAlias = Callable[[str | None], None]
+Settled: TypeAlias = Callable[[Refusal | None], None]
 
 
 class Connection:
@@ -69,7 +70,7 @@ class Connection:
         stats: Stats,
     ) -> None:
         loop = asyncio.get_running_loop()
-        self.closed: asyncio.Future[str] = loop.create_future()
+        self.closed: asyncio.Future[End] = loop.create_future()
         self._version = version
         self._receive = receive
         self._inflow = inflow
@@ -116,7 +117,7 @@ class Connection:
         """
         await self.first(self._opened)  # bounded by the resolver's patience, and 5 s for each address
         if not self._opened.done():
-            raise ConnectFailed(self.closed.result())
+            raise ConnectFailed(self.closed.result().reason)
         await self.first(self._connack, timeout_s=CONNACK_WAIT_S)
         if self._connack.done():
             answer = self._connack.result()
@@ -126,24 +127,29 @@ class Connection:
             return answer
         said = f"MQTT {self._version}"
         if self.closed.done():
-            raise ConnectFailed(f"the broker closed the connection upon {said}: {self.closed.result()}", "suspected")
+            raise ConnectFailed(
+                f"the broker closed the connection upon {said}: {self.closed.result().reason}", "suspected"
+            )
         raise ConnectFailed(f"the broker did not answer {said} within {CONNACK_WAIT_S:g} s", "suspected")
 
     async def subscribe(self, subscriptions: Sequence[Subscription]) -> None:
         """Subscribe at QoS 1.
 
         Raises:
-            ConnectFailed: the broker refused a filter, or did not answer.
+            SubscriptionRefused: the broker refused a filter.
+            ConnectFailed: it did not answer.
 
         """
         self._network.subscribe(subscriptions)
         await self.first(self._suback, timeout_s=_SUBACK_WAIT_S)
         if not self._suback.done():
-            raise ConnectFailed(self.closed.result() if self.closed.done() else "the broker did not answer SUBSCRIBE")
+            raise ConnectFailed(
+                self.closed.result().reason if self.closed.done() else "the broker did not answer SUBSCRIBE"
+            )
         answers = zip(subscriptions, self._suback.result(), strict=False)
         names = ", ".join(each.filter for each, is_refused in answers if is_refused)
         if names:
-            raise ConnectFailed(f"the broker refuses the subscription to {names}: allow it in the broker's ACL")
+            raise SubscriptionRefused(f"the broker refuses the subscription to {names}: allow it in the broker's ACL")
 
     def write(self, out: Outgoing) -> bool:
         """Hand a message to the network at QoS 0; return whether it was taken.
@@ -163,7 +169,7 @@ class Connection:
 
         Args:
             out: the message.
-            settled: called at PUBACK, with None or with the reason why the broker refused the message.
+            settled: called at PUBACK, with None, or with the broker's refusal.
 
         Raises:
             BusError: the message is not a valid one.
@@ -235,22 +241,22 @@ class Connection:
         self._stats.received += 1
         self._receive(Delivery(message, qos=1 if mid else 0, retained=retained, settle=settle))
 
-    def published(self, mid: int, failure: str | None) -> None:
+    def published(self, mid: int, refusal: Refusal | None) -> None:
         """See `Events`.
 
         After 65,535 messages an unwritten QoS 0 message and an unacknowledged QoS 1 message can bear the same
         number. The first call is then taken for the former, so that the latter is settled by the second, never
         before its PUBACK.
         """
-        if failure is None and mid in self._unwritten:
+        if refusal is None and mid in self._unwritten:
             self._out.remove(self._unwritten.pop(mid))
         elif mid in self._in_flight:
-            self._in_flight.pop(mid)(failure)
+            self._in_flight.pop(mid)(refusal)
 
-    def ended(self, reason: str) -> None:
+    def ended(self, end: End) -> None:
         """See `Events`."""
         if not self.closed.done():
-            self.closed.set_result(reason)
+            self.closed.set_result(end)
 
 
 def packet_size(out: Outgoing) -> int:

@@ -4,10 +4,9 @@ import contextlib
 import socket
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from threading import Event, Thread
-from typing import Literal, Protocol, cast
+from typing import Literal, cast
 
 import structlog
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
@@ -18,6 +17,8 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from agent.bus.base import BusError, Subscription
+from agent.bus.client import ForgivingClient
+from agent.bus.events import Cause, Connack, ConnectFailed, End, Events, Refusal
 from agent.bus.flow import Inflow
 from agent.bus.security import read_password, tls_context
 from agent.bus.versions import Version
@@ -31,52 +32,12 @@ _RECEIVE_MAXIMUM = 100
 # How often a thread that does not read looks after its keepalive and a socket that could not be written.
 _PAUSED_TURN_S = 0.2
 
+# Of a DISCONNECT, in MQTT 5's words.
+_CAUSES: dict[str, Cause] = {"Session taken over": "taken_over", "Packet too large": "too_large"}
+# Of a PUBACK: what time can heal. The others, such as an ACL's, stay until somebody changes something.
+_PASSING = {"Unspecified error", "Implementation specific error", "Packet identifier in use", "Quota exceeded"}
+
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Connack:
-    """The broker's acceptance. ``receive_maximum`` is how many QoS 1 messages it takes unacknowledged."""
-
-    session_present: bool
-    max_packet: int | None
-    receive_maximum: int
-
-
-@dataclass(eq=False)
-class ConnectFailed(Exception):  # noqa: N818  it tells what happened
-    """The connection did not come about.
-
-    Attributes:
-        reason: one sentence.
-        version: what that says about the MQTT version we spoke.
-
-    """
-
-    reason: str
-    version: Literal["fine", "suspected", "refused"] = "fine"
-
-
-class Events(Protocol):
-    """Who is told what happens, through the handover and so on the event loop's thread, in order."""
-
-    def opened(self) -> None:
-        """Take note that the transport is connected and CONNECT on its way."""
-
-    def answered(self, answer: Connack | ConnectFailed) -> None:
-        """Take the CONNACK."""
-
-    def subscribed(self, refused: list[bool]) -> None:
-        """Take the SUBACK: for each filter, whether it was refused."""
-
-    def received(self, message: Inbound | None, mid: int, weight: int, retained: bool) -> None:
-        """Take a message, None if it could not be read; ``mid`` is 0 at QoS 0."""
-
-    def published(self, mid: int, failure: str | None) -> None:
-        """Take note that a QoS 0 message was written, or of the PUBACK of a QoS 1 message."""
-
-    def ended(self, reason: str) -> None:
-        """Take note of the end; nothing comes after it."""
 
 
 class Network:
@@ -114,7 +75,7 @@ class Network:
         self._events = events
         self._stopping = False
         self._wake = Event()
-        self._end_reason = "the connection was lost"
+        self._end = End("the connection was lost")
         client = self._new_client(client_id, will)
         self._client: Client | None = client  # until the thread's end; it then closes what it holds
         self._thread = Thread(target=self._serve, args=(client,), name=f"mqtt {client_id}", daemon=True)
@@ -199,20 +160,20 @@ class Network:
         try:
             self._connect(client)
         except (OSError, ValueError, BusError) as error:
-            self._end_reason = self._sentence(error)
+            self._end = End(self._sentence(error))
         else:
             self._post(self._events.opened)
             try:
                 self._exchange(client)
             except Exception as error:  # noqa: BLE001  a defect of paho costs a connection, not the session
-                self._end_reason = f"the MQTT client failed: {error!r}"
+                self._end = End(f"the MQTT client failed: {error!r}")
                 _log.exception("mqtt.client_failed")
         finally:
             self._client = None
             sock = client.socket()
             if sock is not None:
                 sock.close()
-            self._post(partial(self._events.ended, self._end_reason))
+            self._post(partial(self._events.ended, self._end))
 
     def _connect(self, client: Client) -> None:
         settings = self._settings
@@ -220,13 +181,15 @@ class Network:
             client.tls_set_context(tls_context(settings.tls))
         if settings.username is not None:
             client.username_pw_set(settings.username, read_password(settings))
+        # paho pings after one of its keepalives and gives up after two: one and a half of ours.
+        keepalive_s = max(1, settings.keepalive_s * 3 // 4)
         if self._version == "5":
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
             properties.SessionExpiryInterval = _SESSION_EXPIRY_S
             properties.ReceiveMaximum = _RECEIVE_MAXIMUM
-            client.connect(settings.host, settings.port, settings.keepalive_s, clean_start=False, properties=properties)
+            client.connect(settings.host, settings.port, keepalive_s, clean_start=False, properties=properties)
         else:
-            client.connect(settings.host, settings.port, settings.keepalive_s)
+            client.connect(settings.host, settings.port, keepalive_s)
         # Else a chunk or a PUBACK waits for the TCP acknowledgement of the one before: 40 ms, measured.
         cast("socket.socket", client.socket()).setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -243,7 +206,7 @@ class Network:
 
     def _new_client(self, client_id: str, will: Outgoing) -> Client:
         five = self._version == "5"
-        client = Client(
+        client = ForgivingClient(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
             clean_session=None if five else False,
@@ -256,6 +219,7 @@ class Network:
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
+        client.on_unreadable = self._on_unreadable
         client.on_publish = self._on_publish
         client.on_disconnect = self._on_disconnect
         # Without this callback, and without its own thread, paho would write to the socket from the thread that
@@ -286,23 +250,29 @@ class Network:
     ) -> None:
         self._post(partial(self._events.subscribed, [code.is_failure for code in codes]))
 
-    def _on_message(self, _client: Client, _data: object, message: MQTTMessage) -> None:
-        weight = self._inflow.add(len(message.payload))
-        inbound = _inbound(message)
+    def _on_message(self, client: Client, _data: object, message: MQTTMessage) -> None:
+        self._take(cast("ForgivingClient", client), message, readable=True)
+
+    def _on_unreadable(self, client: ForgivingClient, message: MQTTMessage) -> None:
+        self._take(client, message, readable=False)
+
+    def _take(self, client: ForgivingClient, message: MQTTMessage, *, readable: bool) -> None:
+        # The whole packet's size: properties alone may have hundreds of kilobytes.
+        weight = self._inflow.add(client.packet_bytes)
         mid = message.mid if message.qos else 0
-        self._post(partial(self._events.received, inbound, mid, weight, message.retain))
+        self._post(partial(self._events.received, _inbound(message, readable=readable), mid, weight, message.retain))
 
     def _on_publish(self, _client: Client, _data: object, mid: int, code: ReasonCode, _properties: Properties) -> None:
-        failure = str(code) if code.is_failure else None
-        self._post(partial(self._events.published, mid, failure))
+        refusal = Refusal(str(code), str(code) in _PASSING) if code.is_failure else None
+        self._post(partial(self._events.published, mid, refusal))
 
     def _on_disconnect(
         self, _client: Client, _data: object, flags: DisconnectFlags, code: ReasonCode, _properties: Properties | None
     ) -> None:
         if flags.is_disconnect_packet_from_server:
-            self._end_reason = f"the broker disconnected us: {code}"
+            self._end = End(f"the broker disconnected us: {code}", _CAUSES.get(str(code), "lost"))
         elif code == "Keep alive timeout":
-            self._end_reason = "the broker was silent for longer than the keepalive"
+            self._end = End("the broker was silent for longer than the keepalive", "silent")
 
     def _on_socket_register_write(self, _client: Client, _data: object, _sock: object) -> None:
         self._wake.set()
@@ -319,7 +289,7 @@ def _options(subscription: Subscription) -> SubscribeOptions:
     return SubscribeOptions(qos=1, retainHandling=wanted if subscription.retained else unwanted)
 
 
-def _inbound(message: MQTTMessage) -> Inbound | None:
+def _inbound(message: MQTTMessage, *, readable: bool) -> Inbound | None:
     """Free a message of the client library; None if its topic is not UTF-8."""
     try:
         topic = message.topic
@@ -333,4 +303,5 @@ def _inbound(message: MQTTMessage) -> Inbound | None:
         response_topic=getattr(properties, "ResponseTopic", None),
         expiry_s=getattr(properties, "MessageExpiryInterval", None),
         properties=dict(getattr(properties, "UserProperty", ())),
+        readable=readable,
     )

@@ -114,8 +114,11 @@ async def _stream(settings: Settings, request: Mapping[str, Any], *, camera: str
 
 
 def _ended(final: Mapping[str, Any], *, as_json: bool) -> int:
-    if not as_json and final["error"] is not None:
-        print(f"edge-slm: {final['error']['code']}: {final['error']['message']}", file=sys.stderr)
+    if not as_json:
+        if final["error"] is not None:
+            print(f"edge-slm: {final['error']['code']}: {final['error']['message']}", file=sys.stderr)
+        if "notice" in final:
+            print(f"edge-slm: {final['notice']}", file=sys.stderr)
     return 0 if final["error"] is None else 1
 
 
@@ -137,7 +140,7 @@ class Answer:
             notice = "\n[the engine was restarted; the answer begins again]\n" if self._shown else ""
             self._attempt, self._next_seq, self._shown, self._gap = body["attempt"], 0, "", False
         if kind == "final":
-            return notice + self._rest(body["text"])
+            return notice + self._rest(body["text"], truncated="truncated" in body)
         # Chunks are best effort: after a gap the final, which has the whole text, tells the rest.
         self._gap = self._gap or body["seq"] != self._next_seq
         self._next_seq += 1
@@ -146,7 +149,9 @@ class Answer:
         self._shown += body["text"]
         return notice + str(body["text"])
 
-    def _rest(self, text: str) -> str:
+    def _rest(self, text: str, *, truncated: bool) -> str:
+        if truncated and self._shown.startswith(text):
+            return "\n"  # more was shown than fitted into the final
         if text.startswith(self._shown):
             rest = text[len(self._shown) :]
             return f"{rest}\n" if text else ""

@@ -137,6 +137,41 @@ class Final:
         return encode(data)
 
 
+def shortened(final: bytes, most: int, max_packet: int) -> bytes:
+    """Cut an encoded final for a broker that does not take it whole, and say so in it.
+
+    Its text loses its end. Where that is not enough, ``usage`` and ``timing`` become null and ``notice`` is left out;
+    who answered, how it ended and where it ran stay.
+
+    Args:
+        final: as `Final.encode` made it.
+        most: how many bytes it may have; the shortest there is may have more.
+        max_packet: the broker's limit, for the sentence.
+
+    """
+    data: dict[str, object] = json.loads(final) | {"truncated": True}
+    advice = "the chunks had it whole" if data["seq"] else "raise that limit, or ask for chunks"
+    cut = f"the text was cut to fit the broker's largest packet of {max_packet:,} bytes: {advice}"
+    notice = f"{data['notice']}; {cut}" if "notice" in data else cut
+    room = most - len(encode(data | {"notice": notice, "text": ""}))
+    if room >= 0:
+        return encode(data | {"notice": notice, "text": _beginning(str(data["text"]), room)})
+    data |= {"usage": None, "timing": None}
+    data.pop("notice", None)
+    return encode(data | {"text": _beginning(str(data["text"]), most - len(encode(data | {"text": ""})))})
+
+
+def _beginning(text: str, most: int) -> str:
+    """Return as much of ``text`` as takes at most ``most`` bytes of JSON, in whole characters."""
+    escaped = json.dumps(text, ensure_ascii=False)[1:-1].encode("utf-8", "replace")
+    cut = escaped[: max(most, 0)].decode("utf-8", "ignore")
+    while True:
+        try:
+            return str(json.loads(f'"{cut}"'))
+        except ValueError:
+            cut = cut[:-1]  # it ends within an escape, of six characters at the most
+
+
 def _flat(value: Usage | Placed | Timing) -> dict[str, object]:
     """Return a flat dataclass as a dict; `dataclasses.asdict` copies deeply, which cost a tenth of a job."""
     return {name: getattr(value, name) for name in value.__slots__}

@@ -175,9 +175,9 @@ class Job(Strict):
             ValueError: this version cannot read it.
 
         """
-        line, _, rest = data.partition(b"\n")
+        line, has_pictures, rest = data.partition(b"\n")
         job = cls.model_validate_json(line)
-        if not rest:
+        if not has_pictures:
             return job
         try:
             (count,) = struct.unpack_from("<I", rest)

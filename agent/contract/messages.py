@@ -14,6 +14,7 @@ class Inbound:
         response_topic: MQTT 5 response topic, not yet judged.
         expiry_s: MQTT 5 message expiry interval that is left, in seconds.
         properties: MQTT 5 user properties; of a repeated name, the last.
+        readable: whether its MQTT 5 properties could be read; if not, nobody knows what they asked for.
 
     """
 
@@ -23,6 +24,7 @@ class Inbound:
     response_topic: str | None = None
     expiry_s: int | None = None
     properties: Mapping[str, str] = field(default_factory=dict)
+    readable: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,7 +113,7 @@ def read_request(
         return refuse(_first_id(message.payload), JobError(Code.TOO_LARGE, too_large))
     frame = message.payload if route.kind is Kind.IMAGE and is_frame(message.payload) else None
     try:
-        fields = _fields(message, route) if frame is None else _from_properties(message.properties, _FRAME_PROPERTIES)
+        fields = _fields(message, route, raw=frame is not None)
     except ValueError as error:
         return refuse(_salvaged_id(message.payload), error)
     job_id = fields.get("id")
@@ -204,8 +204,13 @@ def _salvaged_id(payload: bytes) -> str | None:
     return found if isinstance(found, str) and is_identifier(found) else None
 
 
-def _fields(message: Inbound, route: Route) -> dict[str, Any]:
+def _fields(message: Inbound, route: Route, *, raw: bool) -> dict[str, Any]:
     """Return the request's fields, whether it came as JSON or raw; ValueError with a sentence if neither."""
+    if not message.readable:
+        # Not run as if it had none: they may have said where it must stay.
+        raise ValueError("the MQTT 5 properties cannot be read: send them as the standard has them, without U+FEFF")
+    if raw:
+        return _from_properties(message.properties, _FRAME_PROPERTIES)
     payload = message.payload.removeprefix(_BOM)  # no copy is made where there is none
     if _OBJECT.match(payload):
         try:

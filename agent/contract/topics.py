@@ -6,6 +6,9 @@ from enum import StrEnum
 
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_-]{1,64}\Z", re.ASCII)
 _RESPONSE_TOPIC_BYTES = 256
+# mosquitto 2.0.11 closed the connection of whoever published to more than 200: ours, and again at each reconnect, since
+# the final waits in the outbox. One request kept a box offline for good. Other brokers' bounds are lower.
+_RESPONSE_TOPIC_LEVELS = 32
 
 
 def is_identifier(text: str) -> bool:
@@ -106,8 +109,12 @@ class Topics:
         """
         if len(topic.encode("utf-8", "surrogatepass")) > _RESPONSE_TOPIC_BYTES:
             return f"it is longer than {_RESPONSE_TOPIC_BYTES} bytes"
-        if any(sign in topic for sign in "+#\0"):
+        if topic.count("/") >= _RESPONSE_TOPIC_LEVELS:
+            return f"it has more than {_RESPONSE_TOPIC_LEVELS} levels"
+        if any(sign in topic for sign in "+#"):
             return "it holds a wildcard"
+        if not topic.isprintable():  # the standard lets a broker close the connection for control characters
+            return "it holds a character that cannot be printed"
         own = (f"{self.root}/{self.node}/res/{client}/", f"clients/{client}/")
         if not topic.startswith(own) or topic in own:
             return f"it is outside {own[0]}… and {own[1]}…"

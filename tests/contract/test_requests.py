@@ -500,7 +500,10 @@ def test_a_response_topic_of_the_clients_own_is_used(topic: str) -> None:
         "clients/dev7/#",
         "clients/dev7/+/x",
         "clients/dev7/\0",
+        "clients/dev7/\x7f",
+        "clients/dev7/\uffff",
         "clients/dev7/" + "x" * 256,
+        "clients/dev7/" + "/" * 230,
         "home/door/open",
         "",
     ],
@@ -610,3 +613,9 @@ def test_a_sources_topics_are_read(source: Source, topic: str, camera: str | Non
 
 def test_a_source_subscribes_to_every_camera() -> None:
     assert FRIGATE.filter == "frigate/+/+/snapshot"
+
+
+def test_a_request_whose_properties_cannot_be_read_is_refused_under_its_id() -> None:
+    refused = refusal({"id": "j1", "prompt": "x"}, readable=False)
+    assert (refused.key.id, refused.error.code) == ("j1", Code.BAD_REQUEST)
+    assert "properties cannot be read" in refused.error.message

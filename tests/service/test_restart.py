@@ -28,7 +28,7 @@ async def leave(
     await spool.close()
 
 
-async def never(_out: object) -> None:
+async def never(*_: object) -> None:
     await asyncio.Event().wait()
 
 
