@@ -60,8 +60,8 @@ class Health:
     """How an engine is.
 
     Attributes:
-        state: ``loading`` until the first load and again after a crash; ``failed`` after repeated failures to
-            load (it is still retried); ``ready`` otherwise.
+        state: ``loading`` until the first load, again after a crash, and while its process is replaced; ``failed``
+            after repeated failures to load (it is still retried); ``ready`` otherwise.
         model: the model's name.
         provider: the execution provider in use, such as ``cpu``.
         context: the model's window in tokens, 0 while unknown.

@@ -6,10 +6,12 @@ import signal
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Self, cast
+from pathlib import Path
+from typing import Self, TypeAlias, cast
 
 import structlog
 
+from agent.engines.watchdog import Effort
 from agent.engines.wire import Decoder, Message, WireError, encode
 
 _log = structlog.get_logger(__name__)
@@ -18,6 +20,12 @@ _STDIN, _STDOUT = 0, 1
 # The last words of a process that dies: a traceback's end is within them.
 _LINES = 20
 _LINE = 500
+# How long a process may outlive its pipes, and they it, in seconds. They end together, but for mistakes: a library that
+# closes a descriptor that is not its own, or starts a process that keeps ours.
+_REST_S = 1.0
+
+
+Heard: TypeAlias = "Callable[[Child, Message], None]"
 
 
 class Child(asyncio.SubprocessProtocol):
@@ -27,7 +35,7 @@ class Child(asyncio.SubprocessProtocol):
     three, on cores that inference could use.
 
     Args:
-        heard: is given every message, in order.
+        heard: is given this and every message of it, in order.
 
     Attributes:
         gone: done when the process is dead and all that it said was heard.
@@ -35,7 +43,7 @@ class Child(asyncio.SubprocessProtocol):
 
     """
 
-    def __init__(self, heard: Callable[[Message], None]) -> None:
+    def __init__(self, heard: Heard) -> None:
         self._heard = heard
         self._decoder = Decoder()
         self._printed = b""
@@ -49,7 +57,7 @@ class Child(asyncio.SubprocessProtocol):
         return f"<Child {self.pid}, {self.fate if self.gone.done() else 'running'}>"
 
     @classmethod
-    async def start(cls, command: Sequence[str], heard: Callable[[Message], None]) -> Self:
+    async def start(cls, command: Sequence[str], heard: Heard) -> Self:
         """Start a process.
 
         Raises:
@@ -63,6 +71,30 @@ class Child(asyncio.SubprocessProtocol):
     def pid(self) -> int:
         """Its process id."""
         return self._pid
+
+    @property
+    def private_bytes(self) -> int:
+        """Memory that is its own, wherever the kernel keeps it; nothing once it is gone.
+
+        Not what is resident: a leak is swapped out before all else, and a model's file comes and goes with the cache.
+        """
+        try:
+            lines = Path(f"/proc/{self.pid}/status").read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            return 0
+        return sum(int(line.split()[1]) << 10 for line in lines if line.startswith(("RssAnon:", "VmSwap:")))
+
+    @property
+    def effort(self) -> Effort:
+        """What it has done so far, all its threads together; nothing once it is gone."""
+        try:
+            stat = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return Effort()
+        # The name, in brackets, may have anything in it. See proc(5): majflt is the twelfth field, then come cmajflt,
+        # utime and stime.
+        faults, _, user, system = map(int, stat.rpartition(")")[2].split()[9:13])
+        return Effort(user + system, faults)
 
     @property
     def fate(self) -> str:
@@ -112,12 +144,13 @@ class Child(asyncio.SubprocessProtocol):
             *lines, self._printed = (self._printed + data).split(b"\n")
             if len(self._printed) > _LINE:
                 lines, self._printed = [*lines, self._printed], b""
-            for line in lines:
+            # Of a flood only the end: 64 KB of short lines, one read, took 0.2 s to log.
+            for line in lines[-_LINES:]:
                 self._note(line)
         elif self.fault is None:
             try:
                 for message in self._decoder.feed(data):
-                    self._heard(message)
+                    self._heard(self, message)
             except WireError as error:
                 # What it said instead may be words of a job, and the fault is told to everybody.
                 _log.debug("worker.misspoke", pid=self.pid, error=str(error))
@@ -137,6 +170,16 @@ class Child(asyncio.SubprocessProtocol):
     def resume_writing(self) -> None:
         """Let `send` go on."""
         self._room.set()
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+        """End it if it hears or says nothing any more: no job of it would come to an end."""
+        del exc
+        if fd in (_STDIN, _STDOUT):
+            asyncio.get_running_loop().call_later(_REST_S, self.kill)
+
+    def process_exited(self) -> None:
+        """Read the pipes to their ends, unless they have none."""
+        asyncio.get_running_loop().call_later(_REST_S, self._process.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Take note that the process is dead and its pipes are read to their ends."""

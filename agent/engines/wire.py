@@ -92,18 +92,20 @@ class Failed:
 class Started:
     """The job passed its checks and has a slot.
 
-    Of its ``prompt`` tokens, ``image`` are its pictures', and ``cached`` need no computing.
+    Of its ``prompt`` tokens, ``image`` are its pictures', and ``cached`` need no computing. The worker's KV caches, of
+    all its slots, are ``held`` bytes now: memory that is in use and not lost.
     """
 
     job: int
     prompt: int
     cached: int
     image: int = 0
+    held: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A slice of the job's prompt was computed. It tells the parent that a silent worker is not a hung one."""
+    """A slice of the job's prompt was computed, or tokens that have no text to show yet: the worker is not hung."""
 
     job: int
 
@@ -219,7 +221,7 @@ class Decoder:
             return False
         try:
             header = json.loads(self._buffer[:end])
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise WireError(f"no frame begins here: {bytes(self._buffer[: min(end, 80)])!r}") from error
         del self._buffer[: end + 1]
         length = header.pop("length", 0) if isinstance(header, dict) else None
@@ -233,6 +235,8 @@ def _message(header: dict[str, Any], payload: bytes) -> Message:
     kind = _TYPES.get(str(header.pop("type", None)))
     if kind is None:
         raise WireError("a frame of an unknown type")
+    if "payload" in header:
+        raise WireError(f"a {kind.__name__} with its payload in its header")
     if payload:
         header["payload"] = payload
     try:

@@ -15,13 +15,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from agent.backoff import Backoff
-from agent.contract.errors import Code, JobError
 from agent.engines.base import EngineLost, Started, Text
 from agent.engines.local import LocalEngine
+from agent.engines.watchdog import Patience
 from tests.engines.conftest import new_engine
 from tests.engines.running import answer, job, ready, serving
 
 FRANCE = "What is the capital of France?"
+IMPATIENT = Patience(least_s=0.1, most_s=0.2, load_s=10, watch_s=0.05)
 _SAY_READY = """
 import os, sys, time
 from agent.engines.wire import Decoder, Progress, Ready, Started, Submit, encode
@@ -80,11 +81,12 @@ async def test_a_stopped_engine_leaves_no_process_and_loses_its_jobs(model_folde
     assert engine.health.state == "loading"
 
 
-async def test_a_job_for_an_engine_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(JobError) as refused:
-        await answer(new_engine(tmp_path), job(FRANCE))
-
-    assert refused.value.code == Code.MODEL_UNAVAILABLE
+async def test_a_job_for_an_engine_that_was_stopped_is_lost_to_it(tmp_path: Path) -> None:
+    engine = new_engine(tmp_path, command=worker("time.sleep(60)"))
+    async with serving(engine):
+        await ready(engine)
+    with pytest.raises(EngineLost):
+        await answer(engine, job(FRANCE))
 
 
 async def test_a_worker_dies_with_a_parent_that_is_killed(model_folder: Path) -> None:
@@ -203,7 +205,7 @@ async def test_a_worker_that_speaks_no_frames_is_replaced(tmp_path: Path) -> Non
 
 
 async def test_a_worker_that_has_a_job_and_is_silent_for_too_long_is_replaced(tmp_path: Path) -> None:
-    engine = new_engine(tmp_path, command=worker("time.sleep(60)"), silence_s=0.2)
+    engine = new_engine(tmp_path, command=worker("time.sleep(60)"), patience=IMPATIENT)
     async with serving(engine):
         await ready(engine)
         async with asyncio.timeout(10):
@@ -212,7 +214,7 @@ async def test_a_worker_that_has_a_job_and_is_silent_for_too_long_is_replaced(tm
 
 
 async def test_a_silent_worker_is_replaced_though_nobody_waits_for_its_job_any_more(tmp_path: Path) -> None:
-    engine = new_engine(tmp_path, command=worker("time.sleep(60)"), silence_s=0.2)
+    engine = new_engine(tmp_path, command=worker("time.sleep(60)"), patience=IMPATIENT)
     async with serving(engine):
         await ready(engine)
         waiting = asyncio.create_task(answer(engine, job(FRANCE)))
@@ -224,7 +226,7 @@ async def test_a_silent_worker_is_replaced_though_nobody_waits_for_its_job_any_m
 
 async def test_a_worker_that_looks_at_a_picture_may_be_silent_for_longer(tmp_path: Path) -> None:
     looking = worker("os.read(0, 65536); say(Started(1, 2500, 0, 2500)); time.sleep(60)")
-    engine = new_engine(tmp_path, command=looking, silence_s=0.05)
+    engine = new_engine(tmp_path, command=looking, patience=IMPATIENT)
     async with serving(engine):
         await ready(engine)
         events = engine.run(job(FRANCE))
@@ -236,7 +238,7 @@ async def test_a_worker_that_looks_at_a_picture_may_be_silent_for_longer(tmp_pat
 
 async def test_a_worker_that_has_looked_at_its_picture_may_be_silent_no_longer_than_others(tmp_path: Path) -> None:
     looked = "os.read(0, 65536); say(Started(1, 2500, 0, 2500)); say(Progress(1)); time.sleep(60)"
-    engine = new_engine(tmp_path, command=worker(looked), silence_s=0.2)
+    engine = new_engine(tmp_path, command=worker(looked), patience=IMPATIENT)
     async with serving(engine):
         await ready(engine)
         async with asyncio.timeout(10):
@@ -245,7 +247,7 @@ async def test_a_worker_that_has_looked_at_its_picture_may_be_silent_no_longer_t
 
 
 async def test_a_worker_without_jobs_may_be_silent(tmp_path: Path) -> None:
-    engine = new_engine(tmp_path, command=worker("time.sleep(60)"), silence_s=0.05)
+    engine = new_engine(tmp_path, command=worker("time.sleep(60)"), patience=IMPATIENT)
     async with serving(engine):
         await ready(engine)
         with pytest.raises(TimeoutError):

@@ -6,8 +6,7 @@ import pytest
 
 from agent.contract.errors import Code, JobError
 from agent.contract.jobs import Detail, Frame, Job, Message, PicturePart, TextPart
-from agent.engines import wire
-from agent.engines.local import _submit
+from agent.engines import translation, wire
 
 CAT, DOG = b"the cat's file", b"the dog's"
 
@@ -18,7 +17,7 @@ def text(said: str) -> TextPart:
 
 def asked(*messages: Message, frame: Frame | None = None) -> wire.Submit:
     job = Job(client="c", id="j", messages=messages, pictures=(CAT, DOG), camera="porch", frame=frame)
-    return _submit(1, job)
+    return translation.submit(1, job)
 
 
 def test_pictures_stand_where_their_message_has_them() -> None:

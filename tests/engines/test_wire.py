@@ -1,3 +1,6 @@
+import contextlib
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -71,11 +74,35 @@ def test_a_message_is_there_with_its_last_byte_and_not_before(sent: Message) -> 
         b'{"type":"Text","job":1,"length":-1}\n',
         b'{"type":"Text","job":1,"length":"2"}\n',
         b'{"type":"Text","job":1,"length":99999999999}\n',
+        b'{"type":"Text","job":1,"completion":1,"payload":"words"}\n',
+        b"[" * 200_000 + b"\n",
+        b"9" * 10_000 + b"\n",
     ],
 )
 def test_what_is_no_frame_is_refused(garbage: bytes) -> None:
     with pytest.raises(WireError):
         list(Decoder().feed(garbage))
+
+
+@given(st.lists(messages, min_size=1), st.data())
+def test_a_damaged_stream_is_refused_or_read_and_nothing_else(sent: list[Message], data: st.DataObject) -> None:
+    stream = bytearray(b"".join(encode(message) for message in sent))
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(stream)))
+        stream[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
+    decoder = Decoder()
+    with contextlib.suppress(WireError):
+        came = list(decoder.feed(bytes(stream)))
+        assert len(came) <= stream.count(b"\n")
+
+
+def test_a_large_payload_in_small_pieces_is_not_gathered_anew_with_each() -> None:
+    frame = encode(wire.Text(1, 1, bytes(16 << 20)))
+    decoder = Decoder()
+    started = time.thread_time()
+    came = [each for at in range(0, len(frame), 4096) for each in decoder.feed(frame[at : at + 4096])]
+    assert time.thread_time() - started < 1  # 0.04 s here; with a copy for each piece it takes 20 s
+    assert len(came) == 1
 
 
 @pytest.mark.parametrize("end", [b"", b"\n"])

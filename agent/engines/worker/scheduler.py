@@ -28,6 +28,8 @@ if TYPE_CHECKING:  # the library stays out of whoever tests this with a model of
 # Words are gathered for so long, in seconds, after the first. At 100 tokens/s a frame a token would cost the parent
 # 2 % of a core that inference could use; a model of 40 tokens/s or less has a frame a token.
 _GATHER_S = 0.025
+# A second without a word, though every token is computed, would look to the parent like the begin of a hang.
+_ALIVE_S = 1.0
 # Of so many turns, the oldest prompt is sure of one.
 _OLDEST = 4
 # What the library raises: std::bad_alloc and every other C++ exception, as pybind11 translates them.
@@ -62,6 +64,8 @@ class Scheduler:
         self._send = send
         self._clock = clock
         self._available = available
+        # Of a cache. It may be in a memory that nobody here can measure.
+        self._token_bytes = model.facts.kv_bytes if model.provider == "cpu" else 0
         self._free = [Slot() for _ in range(slots)]
         self._waiting: deque[wire.Submit] = deque()
         self._running: list[Task] = []
@@ -70,6 +74,7 @@ class Scheduler:
         self._count = 0
         self._pace = Pace()
         self._looks = LastLooks()
+        self._said_at = clock()
 
     def __repr__(self) -> str:
         return f"<Scheduler {self._running}, {len(self._waiting)} waiting, {len(self._free)} free, {self._pace}>"
@@ -78,6 +83,12 @@ class Scheduler:
     def idle(self) -> bool:
         """Whether there is nothing to do until the parent says something."""
         return not self._running and not self._waiting
+
+    @property
+    def _held(self) -> int:
+        """The size of all caches, in bytes; what is in a device's own memory counts nothing here."""
+        slots = [*self._free, *(task.slot for task in self._running)]
+        return sum(slot.capacity for slot in slots) * self._token_bytes
 
     def take(self, message: wire.Message) -> None:
         """Take in what the parent says. None of it computes anything."""
@@ -132,7 +143,11 @@ class Scheduler:
         now = self._clock()
         if task.unsent and (done or now - task.sent_at >= _GATHER_S):
             self._send(wire.Text(task.job, task.completion, task.unsent.encode("utf-8", "replace")))
-            task.unsent, task.sent_at = "", now
+            task.unsent, task.sent_at, self._said_at = "", now, now
+        elif now - self._said_at >= _ALIVE_S:
+            # What could become a stop string is held back, and some tokens have no text: of these there may be many.
+            self._send(wire.Progress(task.job))
+            self._said_at = now
         if done:
             if task.look:
                 self._looks.add(task.look)
@@ -152,7 +167,7 @@ class Scheduler:
                 self._send(wire.Similar(submit.job))
                 return
             self._running.append(task)
-            self._send(wire.Started(task.job, task.prompt, len(task.slot.tokens), task.image))
+            self._send(wire.Started(task.job, task.prompt, len(task.slot.tokens), task.image, self._held))
 
     def _judged(self, submit: wire.Submit) -> Task | None:
         """Make a task of the job, or None if its frame shows nothing new.
@@ -241,18 +256,16 @@ class Scheduler:
         facts = self._model.facts
         # Nothing will follow in a cache that cannot be rewound.
         roomy = need if facts.vision else limits.capacity(need, facts.context)
-        # The cache may be in a memory that nobody here can measure.
-        token_bytes = facts.kv_bytes if self._model.provider == "cpu" else 0
-        if not token_bytes and not image:
+        if not self._token_bytes and not image:
             return roomy
         idle = sorted((slot for slot in self._free if slot.cache), key=lambda slot: slot.used)
         while True:
             available = self._available()
             for capacity in (roomy, need):
-                if capacity * token_bytes + image <= available - limits.RESERVE:
+                if capacity * self._token_bytes + image <= available - limits.RESERVE:
                     return capacity
             if not idle:
-                raise limits.out_of_memory(need * token_bytes + image, available, image)
+                raise limits.out_of_memory(need * self._token_bytes + image, available, image)
             self._drop(idle.pop(0))
 
     def _release(self, task: Task, *, drop: bool = False) -> None:
