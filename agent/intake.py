@@ -16,7 +16,7 @@ from agent.contract.requests import Defaults, Limits, Refusal, is_frame, read_ca
 from agent.contract.sources import Source
 from agent.contract.topics import Kind, Route, Topics
 from agent.metrics import Counters
-from agent.reception import Reception
+from agent.reception import Reception, Unanswered
 from agent.spool import Spool, SpoolError
 
 _log = structlog.get_logger(__name__)
@@ -122,6 +122,9 @@ class Intake:
     async def _handle(self, delivery: Delivery) -> None:
         try:
             await self._answer(delivery)
+        except Unanswered:
+            delivery.drop()  # its connection is gone, and the next one brings it again
+            return
         except Exception:  # noqa: BLE001  the boundary of a message
             # A defect of ours. The message is acknowledged all the same: it would meet the same defect again.
             self._counters.broken += 1

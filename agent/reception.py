@@ -20,9 +20,18 @@ from agent.dispatcher import SUPERSEDED, Dispatcher
 from agent.latest import LatestOnly
 from agent.metrics import Counters
 from agent.outbox import Outbox
-from agent.spool import Receipt, Spool, SpoolError, Unfinished
+from agent.spool import Receipt, Spool, SpoolError, SpoolFull, Unfinished
 
 _log = structlog.get_logger(__name__)
+
+# Refusals that are on no disk, a kilobyte each: what comes while one full disk is being cleared.
+_MOST_UNSTORED = 1000
+# When to ask again a box whose disk, or whose broker, takes nothing more: neither is over in a moment.
+_STORE_AGAIN_S = 30.0
+
+
+class Unanswered(Exception):  # noqa: N818  it tells what happened
+    """A request is neither written down nor refused, for the connection ended: its message is still the broker's."""
 
 
 class Reception:
@@ -36,6 +45,8 @@ class Reception:
         self._door = LatestOnly()
         # Jobs that wait for the disk, and whether their client has canceled them meanwhile.
         self._on_the_way: dict[Key, bool] = {}
+        # Answers that the disk did not take, oldest first: a repeat of their request gets the same one.
+        self._unstored: dict[Key, Final] = {}
 
     async def recover(self, unfinished: Iterable[Unfinished]) -> None:
         """Let the jobs that an earlier run of the agent was promised to answer wait again, in their order."""
@@ -49,7 +60,15 @@ class Reception:
                     self._dispatcher.cancel(each.key)
 
     async def admit(self, job: Job, *, stored: bool) -> None:
-        """Take a job on, or refuse it; ``stored`` is whether either is written down."""
+        """Take a job on, or refuse it; ``stored`` is whether either is written down.
+
+        Raises:
+            Unanswered: neither was possible.
+
+        """
+        if job.key in self._unstored:
+            await self._refuse(self._unstored[job.key], job.reply, repeatable=job.named)
+            return
         decision = self._dispatcher.decide(job)
         if isinstance(decision, JobError):
             await self.refuse(_refusal(job, decision), stored=stored)
@@ -63,7 +82,8 @@ class Reception:
         try:
             receipt = await self._write(job, received_at) if stored else Receipt.NEW
         except SpoolError as error:
-            await self._refuse_unstored(job.key, job.reply, job.camera, error)
+            _log.warning("spool.refused", client=job.client, id=job.id, error=str(error))
+            await self.refuse(_refusal(job, _for_now(error)), stored=True)
             return
         finally:
             self._dispatcher.release(job, decision)
@@ -80,8 +100,8 @@ class Reception:
             await self.cancel(job.key)
 
     async def refuse(self, refusal: Refusal, *, stored: bool) -> None:
-        """Answer what never becomes a job."""
-        final = _rejected(refusal)
+        """Answer what never becomes a job; see `admit`."""
+        final = self._unstored.get(refusal.key) or _rejected(refusal)
         if stored:
             await self._refuse(final, refusal.reply, repeatable=refusal.named)
         else:
@@ -127,14 +147,16 @@ class Reception:
         try:
             receipt = await self._outbox.refuse(final, reply, repeatable=repeatable)
         except SpoolError as broken:
-            await self._refuse_unstored(final.key, reply, final.camera, broken)
+            await self._refuse_unstored(final, reply, broken)
             return
+        self._unstored.pop(final.key, None)
         self._settle(receipt, final.key)
         if receipt is Receipt.NEW:
             self._count(final)
 
-    async def _refuse_unstored(self, key: Key, reply: Reply, camera: str | None, broken: SpoolError) -> None:
+    async def _refuse_unstored(self, final: Final, reply: Reply, broken: SpoolError) -> None:
         """Refuse what cannot be written down: the answer goes out from memory, before the acknowledgement."""
+        key = final.key
         _log.error("spool.failed", client=key.client, id=key.id, error=str(broken))
         try:
             known = await self._spool.known(key)
@@ -142,8 +164,13 @@ class Reception:
             known = Receipt.RUNNING if self._dispatcher.knows(key) else Receipt.NEW
         if known is not Receipt.NEW:
             return  # it has its final, or will have: this is a repeat, and can be repeated
-        error = JobError(Code.INTERNAL, f"this box cannot store jobs now: {broken}", retry_after_s=30.0)
-        await self._outbox.deliver_unstored(_rejected(Refusal(key, reply, error, camera)), reply)
+        if key not in self._unstored:
+            self._count(final)
+            if len(self._unstored) >= _MOST_UNSTORED:
+                del self._unstored[next(iter(self._unstored))]
+            self._unstored[key] = final
+        if not await self._outbox.hand_over(final, reply):
+            raise Unanswered
 
     def _settle(self, receipt: Receipt, key: Key) -> None:
         if receipt is not Receipt.NEW:
@@ -163,6 +190,12 @@ def _ticket(job: Job, received_at: float, attempt: int, *, stored: bool = True) 
     received = now - max(0.0, time.time() - received_at)
     deadline = None if job.deadline_s is None else received + job.deadline_s
     return Ticket(job, received, deadline, attempt, stored=stored)
+
+
+def _for_now(error: SpoolError) -> JobError:
+    """Tell a client why nothing can be stored."""
+    code = Code.QUEUE_FULL if isinstance(error, SpoolFull) else Code.INTERNAL
+    return JobError(code, f"this box cannot store jobs now: {error}", retry_after_s=_STORE_AGAIN_S)
 
 
 def _refusal(job: Job, error: JobError) -> Refusal:

@@ -96,6 +96,12 @@ class Engine(_Section):
     threads: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="Threads of one inference step; by default one a physical core."
     )
+    # The library's own arenas took 15 MB with the first pictures.
+    leak_bytes: Annotated[int, Field(ge=32 << 20)] | None = Field(
+        default=None,
+        description="Bytes that an inference process may gain, beyond its KV caches, before it is replaced between "
+        "jobs; by default a quarter of the box's memory.",
+    )
 
 
 class Queue(_Section):
@@ -195,6 +201,18 @@ class Spool(_Section):
 
     retention_s: Seconds = Field(
         default=86_400, description="How long a final is kept, to answer a repeat of its request."
+    )
+    # What waits for the broker after hours without it; as answers of 2 KB they are 20 MB.
+    max_jobs: Annotated[int, Field(ge=1)] = Field(
+        default=10_000,
+        description="Requests without an answer, and answers that the broker does not have; one more is refused with "
+        "queue_full.",
+    )
+    # The pictures of a full queue, 64 MiB, and 100,000 answers of 2 KB, more than one a second for a day. Three damaged
+    # files of this size and a new one are 1 GiB, beside 6 GB of models on a card of 16 GB.
+    max_bytes: Annotated[int, Field(ge=1 << 20)] = Field(
+        default=256 << 20,
+        description="What the spool may hold, in bytes; sent answers are dropped early, then requests refused.",
     )
 
 

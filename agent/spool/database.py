@@ -1,45 +1,28 @@
 """The spool's tables and the SQL on them. Everything here runs in the writer thread, inside its transactions."""
 
 import contextlib
-import fcntl
+import math
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from agent.contract.jobs import Job, Key
-from agent.spool.records import Receipt, SpoolError, StoredFinal, Unfinished, Unsent
+from agent.spool.records import Receipt, Room, SpoolFull, StoredFinal, Unfinished, Unsent
+from agent.spool.schema import VERSION, prepare
+from agent.spool.sickness import DamagedRowError, refused
 
-_SCHEMA = 2
-# Neither key is AUTOINCREMENT, which is one more page to write in each commit. Among living rows the order holds
-# without it; `_next_unsent` keeps the outbox's cursor from meeting a number twice.
-_TABLES = """
-CREATE TABLE requests (
-    seq INTEGER PRIMARY KEY, client TEXT NOT NULL, id TEXT NOT NULL, received_at REAL NOT NULL,
-    attempt INTEGER NOT NULL, canceled INTEGER NOT NULL, job BLOB NOT NULL, UNIQUE (client, id));
-CREATE TABLE finals (
-    seq INTEGER PRIMARY KEY, client TEXT NOT NULL, id TEXT NOT NULL, finished_at REAL NOT NULL,
-    topic TEXT NOT NULL, correlation BLOB, payload BLOB NOT NULL, repeatable INTEGER NOT NULL, UNIQUE (client, id));
-CREATE INDEX finals_by_age ON finals (finished_at);
-CREATE TABLE outbox (seq INTEGER PRIMARY KEY, final INTEGER NOT NULL UNIQUE REFERENCES finals);
-"""
-_CAMERAS = "CREATE TABLE cameras (name TEXT PRIMARY KEY, policy BLOB NOT NULL) WITHOUT ROWID;"
-_PRAGMAS = (
-    "journal_mode = WAL",
-    # Copying the WAL back costs two fsyncs, and writes a page once however often it changed in between: 4 MiB
-    # are some hundred small commits, and a crash leaves no more than that to read back.
-    "wal_autocheckpoint = 1000",
-    # After a burst of frames the WAL gives its space back, but for what the next 4 MiB need: overwriting blocks
-    # that a file has already spares the file system's own journal.
-    "journal_size_limit = 8388608",
-    # Debian's SQLite writes zeros over what is deleted: a frame of 500 KB then cost 1.4 MB of flash, and costs 0.75 so.
-    "secure_delete = FAST",
-    # The hot pages of a small spool and no more.
-    "cache_size = -1024",
-)
 # Finals dropped in one operation, so that no accept waits behind a day's worth of them.
 _EXPIRED_AT_ONCE = 256
+# The share of the bytes that there may be from which on sent finals are dropped early: before any request is refused.
+_CROWDED = 0.9
+_ROOMY = 0.5
+# For another program that has the file open: somebody who looks into it, and is gone soon.
+_BUSY_S = 5.0
+# Rows stamped so near to the time at which a jump of the clock was noticed were stamped since it. Whoever watches the
+# clock looks more often; and a jump that is smaller than this is not worth telling apart.
+_NOTICED_S = 10.0
 
 
 class Counts(NamedTuple):
@@ -49,84 +32,52 @@ class Counts(NamedTuple):
     unsent: int
 
 
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Make the spool's folder (mode 0700) if need be, and keep other agents away from the spool.
-
-    A lock of our own, as SQLite's would let a second agent in, to answer the same jobs.
-    """
-    with contextlib.ExitStack() as held:
-        try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            held.callback(os.close, lock)
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            pid = os.read(lock, 20).decode("ascii", "replace") or "unknown"
-            raise SpoolError(f"another edge-slm holds {path} (pid {pid}): stop it, or set another state_dir") from error
-        except OSError as error:
-            raise SpoolError(
-                f"cannot write in {path.parent} ({error.strerror}): make it writable, or set another state_dir"
-            ) from error
-        # The pid is for that sentence alone, so a full disk may keep it out.
-        with contextlib.suppress(OSError):
-            os.ftruncate(lock, 0)
-            os.write(lock, str(os.getpid()).encode())
-        yield
-
-
 class Database:
     """The open tables.
 
     Attributes:
         counts: what the tables hold, kept in step so that nobody has to count rows.
+        next_unsent: the number that the next row of the outbox gets.
+        live_bytes: what the file held when the last transaction began, less the pages of what was deleted, which
+            are used again.
 
     Raises:
-        SpoolError: the file cannot be used.
+        sqlite3.Error: the file is damaged, or its disk fails.
+        SchemaError: it is a database of somebody else, or of a newer version.
+        SpoolError: it cannot be opened.
 
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, room: Room, next_unsent: int = 1) -> None:
         self._durable: bool | None = None
+        self._room = room
+        self._droppable = True
+        self.live_bytes = 0
         try:
             # Made here and not by SQLite, which would let others read the prompts in it.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            self._connection = sqlite3.connect(path, isolation_level=None)
-        except (OSError, sqlite3.Error) as error:
-            raise SpoolError(f"cannot open {path} ({error}): check what it is and who owns it") from error
+        except OSError as error:
+            raise refused(error, f"cannot open {path} ({error}): check what it is and who owns it") from error
+        self._connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
         # The connection keeps every statement below prepared: they are fewer than its cache of 128.
         self._execute = self._connection.execute
         try:
-            self._prepare()
-        except sqlite3.Error as error:
-            self.close()
-            raise self.explained(error) from error
-        except SpoolError:
+            prepare(self._connection)
+            self.counts = Counts(
+                self._number("SELECT count(*) FROM requests"), self._number("SELECT count(*) FROM outbox")
+            )
+            self.next_unsent = max(next_unsent, self._number("SELECT coalesce(max(seq), 0) + 1 FROM outbox"))
+            self._shift: float = self._execute("SELECT coalesce(max(shift), 0.0) FROM clock").fetchone()[0]
+            self._page = self._number("PRAGMA page_size")
+        except BaseException:
             self.close()
             raise
-
-    def _prepare(self) -> None:
-        schema = self._number("PRAGMA user_version")
-        if schema == 0 and self._number("SELECT count(*) FROM sqlite_schema") == 0:
-            self._connection.executescript(f"BEGIN; {_TABLES} {_CAMERAS} PRAGMA user_version = {_SCHEMA}; COMMIT")
-        elif schema == 1:
-            self._connection.executescript(f"BEGIN; {_CAMERAS} PRAGMA user_version = {_SCHEMA}; COMMIT")
-        elif schema != _SCHEMA:
-            raise SpoolError(
-                f"{self._path} has schema {schema} and this edge-slm knows {_SCHEMA}: "
-                "run the version that wrote it, or move the file away"
-            )
-        for pragma in _PRAGMAS:
-            self._execute(f"PRAGMA {pragma}")
-        self.counts = Counts(self._number("SELECT count(*) FROM requests"), self._number("SELECT count(*) FROM outbox"))
-        self._next_unsent = self._number("SELECT coalesce(max(seq), 0) + 1 FROM outbox")
 
     def close(self) -> None:
         """Let go of the file; what is committed is there."""
         self._connection.close()
 
-    def transact(self, work: Callable[[], None], *, durable: bool) -> None:
+    def transact(self, work: Callable[[], object], *, durable: bool) -> None:
         """Do ``work`` in one transaction, or nothing of it; ``durable`` against power loss, too, on return.
 
         Without fsync a commit is still whole or not at all, and the next durable one makes it durable as well.
@@ -134,52 +85,71 @@ class Database:
         if durable is not self._durable:
             self._execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             self._durable = durable
-        before = self.counts
+        before = self.counts, self._shift
         try:
             self._execute("BEGIN")
+            self.live_bytes = (self._number("PRAGMA page_count") - self._number("PRAGMA freelist_count")) * self._page
             work()
             self._execute("COMMIT")
         except BaseException:
-            self.counts = before
+            self.counts, self._shift = before
             # SQLite has rolled back by itself after some errors; after others, a second one changes nothing.
             with contextlib.suppress(sqlite3.Error):
                 self._execute("ROLLBACK")
             raise
 
-    def explained(self, error: sqlite3.Error) -> SpoolError:
-        """Say what to do about an error."""
-        match getattr(error, "sqlite_errorcode", 0) & 0xFF:
-            case sqlite3.SQLITE_FULL:
-                advice = f"no space left for {self._path}: free some on its disk"
-            case sqlite3.SQLITE_IOERR:
-                advice = f"the disk under {self._path} fails ({error}): check its space, quota and health"
-            case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-                advice = f"{self._path} is damaged ({error}): move it away, and the jobs in it are lost"
-            case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
-                advice = f"cannot write {self._path} ({error}): check who owns it and whether its disk is read-only"
-            case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-                advice = f"another program has locked {self._path}: close it"
-            case _:
-                advice = f"{self._path} cannot be used ({error})"
-        return SpoolError(advice)
+    def probe(self) -> None:
+        """Write something that changes nothing, to see whether the disk takes it."""
+        # A row that is written as it was is not written at all; this is.
+        self._execute(f"PRAGMA user_version = {VERSION}")
+
+    @property
+    def crowded(self) -> bool:
+        """Whether there is hardly any room left."""
+        return self.live_bytes >= self._room.bytes * _CROWDED
+
+    @property
+    def roomy(self) -> bool:
+        """Whether so much is free that the next time that there is hardly any room is another time."""
+        return self.live_bytes < self._room.bytes * _ROOMY
+
+    def drop_early(self) -> int:
+        """Drop some of the oldest finals that are sent, however young; return how many."""
+        if not self._droppable:
+            return 0
+        dropped = self.expire(math.inf)
+        # Until another one is sent, nobody looks through all those that are not.
+        self._droppable = dropped > 0
+        return dropped
 
     def recover(self) -> list[Unfinished]:
         """Count one attempt for every request, and return them in order of acceptance."""
         self._execute("UPDATE requests SET attempt = attempt + 1")
-        rows = self._execute("SELECT client, id, job, received_at, attempt, canceled FROM requests ORDER BY seq")
-        return [
-            Unfinished(Key(client, job_id), _readable(job), received_at, attempt, bool(canceled))
-            for client, job_id, job, received_at, attempt, canceled in rows
-        ]
+        select = "SELECT client, id, job, received_at, attempt, canceled FROM requests ORDER BY seq"
+        # Closed even if a row makes no sense: an open cursor keeps the lock, and the file could not be mended.
+        with contextlib.closing(self._execute(select)) as rows:
+            try:
+                return [
+                    Unfinished(Key(client, job_id), _readable(job), received_at + self._shift, attempt, bool(canceled))
+                    for client, job_id, job, received_at, attempt, canceled in rows
+                ]
+            except TypeError as error:
+                raise DamagedRowError(str(error)) from error
 
-    def accept(self, key: Key, job: bytes, received_at: float) -> Receipt:
-        """Keep a request, unless its key is known."""
+    def accept(self, key: Key, job: bytes, received_at: float) -> Receipt | SpoolFull:
+        """Keep a request, unless its key is known, or there is no room for another.
+
+        That is returned, and not raised, which would undo what the others in the transaction did.
+        """
         if self._send_again(key):
             return Receipt.FINISHED
+        no_room = self._no_room()
+        if no_room is not None:
+            return Receipt.RUNNING if self._unfinished(key) else no_room
         added = self._execute(
             "INSERT INTO requests (client, id, received_at, attempt, canceled, job) VALUES (?, ?, ?, 1, 0, ?)"
             " ON CONFLICT DO NOTHING",
-            (*key, received_at, job),
+            (*key, received_at - self._shift, job),
         ).rowcount
         self._count(unfinished=added)
         return Receipt.NEW if added else Receipt.RUNNING
@@ -200,7 +170,14 @@ class Database:
         stored = self._execute(
             "INSERT INTO finals (client, id, finished_at, topic, correlation, payload, repeatable)"
             " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            (*final.key, final.finished_at, final.topic, final.correlation, final.payload, final.repeatable),
+            (
+                *final.key,
+                final.finished_at - self._shift,
+                final.topic,
+                final.correlation,
+                final.payload,
+                final.repeatable,
+            ),
         )
         self._count(unfinished=-removed)
         if not stored.rowcount:
@@ -208,12 +185,15 @@ class Database:
         self._post(stored.lastrowid)
         return True
 
-    def refuse(self, final: StoredFinal) -> Receipt:
-        """Store the final of what never was a request, unless its key is known."""
+    def refuse(self, final: StoredFinal) -> Receipt | SpoolFull:
+        """Store the final of what never was a request, unless its key is known, or there is no room, as `accept`."""
         if self._unfinished(final.key):
             return Receipt.RUNNING
         if self._send_again(final.key):
             return Receipt.FINISHED
+        no_room = self._no_room()
+        if no_room is not None:
+            return no_room
         self.finish(final)
         return Receipt.NEW
 
@@ -226,12 +206,12 @@ class Database:
 
     def outgoing(self, after: int, limit: int) -> list[Unsent]:
         """Return unsent finals in order, from the one after ``after``."""
-        rows = self._execute(
+        select = (
             "SELECT outbox.seq, client, id, payload, topic, correlation"
-            " FROM outbox JOIN finals ON finals.seq = final WHERE outbox.seq > ? ORDER BY outbox.seq LIMIT ?",
-            (after, limit),
+            " FROM outbox JOIN finals ON finals.seq = final WHERE outbox.seq > ? ORDER BY outbox.seq LIMIT ?"
         )
-        return [Unsent(seq, Key(client, job_id), *rest) for seq, client, job_id, *rest in rows]
+        with contextlib.closing(self._execute(select, (after, limit))) as rows:
+            return [Unsent(seq, Key(client, job_id), *rest) for seq, client, job_id, *rest in rows]
 
     def sent(self, seqs: Sequence[int]) -> None:
         """Take finals out of the outbox, and drop those that nobody can ask for again."""
@@ -240,14 +220,23 @@ class Database:
             for final in taken:
                 self._execute("DELETE FROM finals WHERE seq = ? AND NOT repeatable", final)
             self._count(unsent=-len(taken))
+        self._droppable = True
 
     def expire(self, before: float) -> int:
         """Drop some of the oldest finals that are sent and finished before a time; return how many."""
         return self._execute(
             "DELETE FROM finals WHERE seq IN (SELECT seq FROM finals WHERE finished_at < ?"
             " AND seq NOT IN (SELECT final FROM outbox) ORDER BY finished_at LIMIT ?)",
-            (before, _EXPIRED_AT_ONCE),
+            (before - self._shift, _EXPIRED_AT_ONCE),
         ).rowcount
+
+    def clock_jumped(self, by_s: float, now: float) -> None:
+        """Let all stamps move along with the wall clock, but for those of the rows that were stamped since."""
+        late = (-by_s, now - _NOTICED_S - self._shift, now + _NOTICED_S - self._shift)
+        self._execute("UPDATE requests SET received_at = received_at + ? WHERE received_at BETWEEN ? AND ?", late)
+        self._execute("UPDATE finals SET finished_at = finished_at + ? WHERE finished_at BETWEEN ? AND ?", late)
+        self._shift += by_s
+        self._execute("UPDATE clock SET shift = ?", (self._shift,))
 
     def tell(self, camera: str, policy: bytes) -> None:
         """Keep a camera's policy in the place of its last one; an empty one leaves none."""
@@ -262,6 +251,18 @@ class Database:
     def forget_cameras(self) -> None:
         """Drop all policies."""
         self._execute("DELETE FROM cameras")
+
+    def _no_room(self) -> SpoolFull | None:
+        if sum(self.counts) >= self._room.jobs:
+            return SpoolFull(
+                f"{self.counts.unfinished} jobs are under way, and {self.counts.unsent} answers wait for the broker:"
+                " try again later"
+            )
+        if self.live_bytes >= self._room.bytes:
+            return SpoolFull(
+                f"what waits for its answer or for the broker fills {self._room.bytes} bytes: try again later"
+            )
+        return None
 
     def _unfinished(self, key: Key) -> bool:
         return self._execute("SELECT 1 FROM requests WHERE client = ? AND id = ?", key).fetchone() is not None
@@ -281,8 +282,8 @@ class Database:
         return True
 
     def _post(self, final: int | None) -> None:
-        self._execute("INSERT INTO outbox (seq, final) VALUES (?, ?)", (self._next_unsent, final))
-        self._next_unsent += 1
+        self._execute("INSERT INTO outbox (seq, final) VALUES (?, ?)", (self.next_unsent, final))
+        self.next_unsent += 1
         self._count(unsent=1)
 
     def _count(self, unfinished: int = 0, unsent: int = 0) -> None:

@@ -1,5 +1,6 @@
 """What goes into the spool and comes out of it."""
 
+import sys
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -11,12 +12,34 @@ class SpoolError(UserError):
     """The disk or the file does not do what it should."""
 
 
+class SpoolSick(SpoolError):  # noqa: N818  it is no error of ours
+    """It is the disk's fault, and not the configuration's: it may pass."""
+
+
+class SpoolFull(SpoolError):  # noqa: N818  it is an answer
+    """The spool holds as much as it may: what comes has to wait, and what is in it goes on."""
+
+
 class Receipt(StrEnum):
     """What was known of a key, (client, id), when something came for it."""
 
     NEW = "new"
     RUNNING = "running"
     FINISHED = "finished"
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How much the spool may hold.
+
+    Attributes:
+        jobs: requests without a final, and finals that the broker does not have.
+        bytes: of what is in the file.
+
+    """
+
+    jobs: int = sys.maxsize
+    bytes: int = sys.maxsize
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,18 +7,23 @@ and the flash pages that it wears. aiosqlite, the usual choice, has no such thin
 
 import asyncio
 import contextlib
-import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+import structlog
+
 from agent.contract.jobs import Job, Key
-from agent.spool.database import Counts, Database, locked
-from agent.spool.records import Receipt, SpoolError, StoredFinal, Unfinished, Unsent
+from agent.spool.ballast import FOR_JOBS, SIZE
+from agent.spool.database import Counts, Database
+from agent.spool.files import locked
+from agent.spool.records import Receipt, Room, SpoolError, SpoolFull, StoredFinal, Unfinished, Unsent
+from agent.spool.store import Operation, Store
+
+_log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -26,17 +31,12 @@ T = TypeVar("T")
 # wait long for the last one's work, 40 µs each here. Their size needs no bound of its own: no more frames come
 # at a time than the broker's window lets through.
 _BATCH = 256
+_ANY = Room()
 
 
-@dataclass(slots=True, eq=False)
-class _Operation:
-    """What a caller waits for; ``durable`` if power loss must not undo it once the caller goes on."""
-
-    work: Callable[[Database], Any]
-    durable: bool
-    done: asyncio.Future[Any]
-    result: Any = None
-    failure: Exception | None = None
+# How long the disk may take at the end. A card that hangs in an fsync must not keep the agent from ending; what it was
+# told to be durable is.
+_CLOSE_S = 5.0
 
 
 class Spool:
@@ -49,28 +49,33 @@ class Spool:
     own, for what power loss makes of them, a final sent twice or dropped later, is allowed.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, room: Room) -> None:
         self._path = path
+        self._room = room
         self._loop = asyncio.get_running_loop()
         self._counts = Counts(0, 0)
         self._closing = False
         self._ended: asyncio.Future[None] = self._loop.create_future()
         # None asks the thread to end.
-        self._waiting: SimpleQueue[_Operation | None] = SimpleQueue()
+        self._waiting: SimpleQueue[Operation | None] = SimpleQueue()
 
     def __repr__(self) -> str:
         closed = " closed" if self._closing else ""
         return f"<Spool {self._path} unfinished={self.unfinished} unsent={self.unsent}{closed}>"
 
     @classmethod
-    async def open(cls, path: Path) -> "Spool":
+    async def open(cls, path: Path, room: Room = _ANY) -> "Spool":
         """Open the spool at ``path``, making it and its folder (mode 0700) where they are missing.
 
+        A file that is damaged, or of another program or a newer version, is set aside for a new one with everything
+        in it that can be read.
+
         Raises:
-            SpoolError: it cannot be written, another agent holds it, or it is no spool of this version.
+            SpoolSick: its disk is full, read-only or failing, which may pass.
+            SpoolError: it cannot be written for another reason, or another agent holds it.
 
         """
-        spool = cls(path)
+        spool = cls(path, room)
         opened: asyncio.Future[None] = spool._loop.create_future()
         # A daemon: an agent that fails before it closes the spool must still be able to exit.
         threading.Thread(target=spool._serve, args=(opened,), name="spool", daemon=True).start()
@@ -103,8 +108,13 @@ class Spool:
         """Keep ``job``, which arrived at wall-clock ``received_at``, unless its key is known.
 
         The final of a finished one goes to the outbox again, if it does not wait there already.
+
+        Raises:
+            SpoolFull: there is no room for one more job.
+
         """
-        return await self._do(partial(Database.accept, key=job.key, job=job.dump(), received_at=received_at))
+        work = partial(Database.accept, key=job.key, job=job.dump(), received_at=received_at)
+        return _with_room(await self._do(work, kept=SIZE))
 
     async def restarted(self, key: Key, attempt: int) -> None:
         """Note that a job began anew as ``attempt`` in this run, so that no later run uses the number again."""
@@ -119,8 +129,13 @@ class Spool:
         return await self._do(partial(Database.finish, final=final))
 
     async def refuse(self, final: StoredFinal) -> Receipt:
-        """Store the final of a request that never becomes a job, unless its key is known; if so, as `accept`."""
-        return await self._do(partial(Database.refuse, final=final))
+        """Store the final of a request that never becomes a job, unless its key is known; if so, as `accept`.
+
+        Raises:
+            SpoolFull: there is no room for one more final.
+
+        """
+        return _with_room(await self._do(partial(Database.refuse, final=final), kept=FOR_JOBS))
 
     async def known(self, key: Key) -> Receipt:
         """Tell what is known of a key. It writes nothing, and so works on a full disk."""
@@ -128,7 +143,7 @@ class Spool:
 
     async def tell(self, camera: str, policy: bytes) -> None:
         """Keep what was last told on a camera's config topic; nothing, if that was nothing."""
-        await self._do(partial(Database.tell, camera=camera, policy=policy))
+        await self._do(partial(Database.tell, camera=camera, policy=policy), kept=SIZE)
 
     async def told(self) -> dict[str, bytes]:
         """Return what was told, by camera."""
@@ -153,18 +168,30 @@ class Spool:
             total += dropped
         return total
 
+    async def clock_jumped(self, by_s: float, now: float) -> None:
+        """Let what is stored have the age that it has: the wall clock was set by ``by_s``, and is ``now``.
+
+        All stamps move along, but for those of the last ten seconds, which are the new clock's already.
+        """
+        await self._do(partial(Database.clock_jumped, by_s=by_s, now=now), durable=False)
+
     async def close(self) -> None:
-        """Commit what was asked for so far, then let go of the file. Idempotent; nothing else works afterwards."""
+        """Commit what was asked for so far, then let go of the file. Idempotent; nothing else works afterwards.
+
+        It returns after five seconds at the latest, and leaves a disk that hangs to itself.
+        """
         if not self._closing:
             self._closing = True
             self._waiting.put(None)
-        # Shielded, for whoever else closes waits for the same end.
-        await asyncio.shield(self._ended)
+        # Waited for and not awaited: whoever else closes waits for the same end.
+        done, _ = await asyncio.wait([self._ended], timeout=_CLOSE_S)
+        if not done:
+            _log.error("spool.close_timed_out", path=str(self._path), after_s=_CLOSE_S)
 
-    async def _do(self, work: Callable[[Database], T], *, durable: bool = True) -> T:
+    async def _do(self, work: Callable[[Database], T], *, durable: bool = True, kept: int = 0) -> T:
         if self._closing:
             raise SpoolError(f"the spool {self._path} is closed")
-        operation = _Operation(work, durable, self._loop.create_future())
+        operation = Operation(work, self._loop.create_future(), durable=durable, kept=kept)
         self._waiting.put(operation)
         result: T = await operation.done
         return result
@@ -172,21 +199,21 @@ class Spool:
     def _serve(self, opened: asyncio.Future[None]) -> None:
         """Be the writer thread."""
         try:
-            with locked(self._path), contextlib.closing(Database(self._path)) as database:
-                self._tell(self._resolve, [], database.counts)
+            with locked(self._path), contextlib.closing(Store(self._path, self._room)) as store:
+                self._tell(self._resolve, [], store.counts)
                 self._tell(_settle, opened)
                 for batch in self._batches():
-                    self._run(database, batch)
-                    self._tell(self._resolve, batch, database.counts)
-        except SpoolError as error:
+                    store.run(batch)
+                    self._tell(self._resolve, batch, store.counts)
+        except Exception as error:  # noqa: BLE001  it belongs to whoever opens the spool
             self._tell(_settle, opened, error)
         finally:
             self._tell(_settle, self._ended)
 
-    def _batches(self) -> Iterator[list[_Operation]]:
+    def _batches(self) -> Iterator[list[Operation]]:
         """Yield all that waits, as soon as something does, until asked to end."""
         while True:
-            batch: list[_Operation] = []
+            batch: list[Operation] = []
             operation = self._waiting.get()
             while operation is not None:
                 batch.append(operation)
@@ -198,28 +225,7 @@ class Spool:
             if operation is None:
                 return
 
-    def _run(self, database: Database, batch: list[_Operation]) -> None:
-        """Run a batch in one transaction. If anything fails, run each operation in one of its own.
-
-        So only those hear of an error that have it alone: a frame that no longer fits on the disk takes no
-        small final with it. Savepoints would not do, as a full disk mostly shows in the commit that all share;
-        and they cost every operation two more statements.
-        """
-
-        def work() -> None:
-            for operation in batch:
-                operation.result = operation.work(database)
-
-        try:
-            database.transact(work, durable=any(operation.durable for operation in batch))
-        except Exception as error:  # noqa: BLE001  whatever it is belongs to a caller, and must not end the thread
-            if len(batch) > 1:
-                for operation in batch:
-                    self._run(database, [operation])
-            else:
-                batch[0].failure = database.explained(error) if isinstance(error, sqlite3.Error) else error
-
-    def _resolve(self, batch: list[_Operation], counts: Counts) -> None:
+    def _resolve(self, batch: list[Operation], counts: Counts) -> None:
         """Answer the callers of a batch, in the event loop."""
         self._counts = counts
         for operation in batch:
@@ -229,6 +235,12 @@ class Spool:
         """Have the event loop call back. A closed loop has nobody left to be told; the thread goes on to the end."""
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(callback, *arguments)
+
+
+def _with_room(receipt: Receipt | SpoolFull) -> Receipt:
+    if isinstance(receipt, SpoolFull):
+        raise receipt
+    return receipt
 
 
 def _settle(future: asyncio.Future[Any], failure: Exception | None = None, result: object = None) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from agent.service import Service
 from agent.settings import Settings
-from agent.spool import Spool
+from agent.spool import Room, Spool
 from agent.testing import FakeEngine
 from tests.brokers import Broker
 from tests.devices import Device
@@ -45,7 +45,8 @@ def start(settings: Settings) -> Start:
         stop = asyncio.Event()
         both: dict[Station, FakeEngine | None] = {"text": engine, "vision": vision}
         engines = {station: each for station, each in both.items() if each is not None}
-        service = Service(changed, await Spool.open(changed.spool_file), engines)
+        room = Room(changed.spool.max_jobs, changed.spool.max_bytes)
+        service = Service(changed, await Spool.open(changed.spool_file, room), engines)
         running = asyncio.create_task(service.run(stop))
         try:
             while not service.bus.connected:

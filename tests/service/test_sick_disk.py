@@ -1,14 +1,20 @@
 """A disk that takes nothing: requests are refused for now, and an answer that exists is not given up."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
+from agent.cli.run import _opened
 from agent.contract.jobs import Key
+from agent.settings import Settings
 from agent.spool import SpoolError
 from agent.testing import FakeEngine
 from tests.devices import Device
+from tests.filesystems import read_only, small_disk
 from tests.service.conftest import Start
+from tests.waiting import eventually
 
 
 async def full(*_: object) -> None:
@@ -32,6 +38,42 @@ async def test_a_refusal_that_cannot_be_stored_still_goes_out(
     async with start(FakeEngine(words=["Hi"])) as service:
         monkeypatch.setattr(service.spool, "refuse", full)
         device.publish("text", {"id": "j1", "prompt": 5})
+        assert (await device.final("j1"))["state"] == "REJECTED"
+
+
+async def test_a_request_that_was_refused_for_the_disk_stays_refused_when_it_is_well(
+    start: Start, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with start(FakeEngine(words=["Hi"])) as service:
+        with monkeypatch.context() as sick:
+            sick.setattr(service.spool, "accept", full)
+            sick.setattr(service.spool, "refuse", full)
+            device.publish("text", {"id": "j1", "prompt": "x"})
+            refused = await device.final("j1")
+        device.publish("text", {"id": "j1", "prompt": "x"})
+        assert await device.final("j1", 2) == refused
+        device.publish("text", {"id": "j1", "prompt": 5})
+        assert await device.final("j1", 3) == refused
+        assert await service.spool.known(Key("dev7", "j1")) == "finished"
+
+
+async def test_what_was_neither_stored_nor_refused_comes_again(
+    start: Start, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asyncio.Event()
+
+    async def lost(*_: object) -> bool:
+        asked.set()
+        service.bus._connection._network.stop()  # type: ignore[union-attr]
+        return False
+
+    async with start(FakeEngine(words=["Hi"])) as service:
+        with monkeypatch.context() as sick:
+            sick.setattr(service.spool, "accept", full)
+            sick.setattr(service.spool, "refuse", full)
+            sick.setattr(service.bus, "hand_over", lost)
+            device.publish("text", {"id": "j1", "prompt": "x"})
+            await asked.wait()
         assert (await device.final("j1"))["state"] == "REJECTED"
 
 
@@ -140,3 +182,21 @@ async def test_a_disk_that_hangs_does_not_hold_up_the_shutdown(
         monkeypatch.setattr(service.spool, "accept", hang)
         device.publish("text", {"id": "j1", "prompt": "x"})
         await asked.wait()
+
+
+async def test_a_box_whose_disk_is_read_only_at_the_start_waits_for_it(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.cli.run._SICK_DISK_S", 0.01)
+    with small_disk(tmp_path / "state", 32 << 20) as disk, capture_logs() as logged:
+        with read_only(disk):
+            opening = asyncio.create_task(_opened(settings))
+            await eventually(lambda: len(logged) >= 2)
+            assert {(each["event"], each["log_level"]) for each in logged} == {("spool.sick", "error")}
+        await (await opening).close()
+
+
+async def test_a_state_dir_that_is_no_folder_is_not_waited_for(settings: Settings) -> None:
+    settings.state_dir.touch()
+    with pytest.raises(SpoolError, match="make it writable, or set another state_dir"):
+        await _opened(settings)

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import resource
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,7 +56,7 @@ async def test_striking_off_what_was_sent_waits_for_no_fsync(spool: Spool) -> No
     statements = await traced(spool)
     await spool.sent([1])
     await spool.finish(final("b"))
-    assert [each for each in statements if each.startswith("PRAGMA")] == [
+    assert [each for each in statements if "synchronous" in each] == [
         "PRAGMA synchronous = NORMAL",
         "PRAGMA synchronous = FULL",
     ]
@@ -127,17 +126,8 @@ async def test_after_a_disk_error_the_spool_serves_on(spool: Spool, path: Path) 
 
 async def test_a_disk_that_became_read_only_is_a_sentence(spool: Spool) -> None:
     await spool._do(lambda database: database._execute("PRAGMA query_only = 1"), durable=False)
-    with pytest.raises(SpoolError, match=r"cannot write .*spool\.db .* whether its disk is read-only"):
+    with pytest.raises(SpoolError, match=r"the disk under .*spool\.db became read-only"):
         await spool.accept(job("a"), 1.0)
-
-
-async def test_a_lock_of_another_program_is_a_sentence(spool: Spool, path: Path) -> None:
-    await spool._do(lambda database: database._execute("PRAGMA busy_timeout = 0"), durable=False)
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(SpoolError, match=r"another program has locked .*: close it"):
-            await spool.accept(job("a"), 1.0)
-    assert await spool.accept(job("a"), 1.0) is Receipt.NEW
 
 
 async def test_an_operation_that_breaks_harms_nobody_else(spool: Spool) -> None:

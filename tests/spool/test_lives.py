@@ -145,31 +145,21 @@ async def test_a_second_agent_is_refused_and_told_who_holds_the_spool(spool: Spo
     assert await spool.accept(job("a"), 1.0) is Receipt.NEW
 
 
-async def test_a_file_that_is_no_database_is_named(path: Path) -> None:
-    written(path, b"not a database, whatever else it is" * 100)
-    with pytest.raises(SpoolError, match=r"spool\.db is damaged .*: move it away"):
-        await Spool.open(path)
-
-
 async def test_a_folder_in_the_files_place_is_named(path: Path) -> None:
     written(path / "inside", b"")
     with pytest.raises(SpoolError, match=r"cannot open .*spool\.db .*: check what it is and who owns it"):
         await Spool.open(path)
 
 
-async def test_a_schema_of_another_version_is_named(spool: Spool, path: Path) -> None:
+async def test_another_program_that_has_it_open_is_a_sentence(
+    spool: Spool, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await spool.close()
-    edited(path, "PRAGMA user_version = 7")
-    with pytest.raises(SpoolError, match="has schema 7 and this edge-slm knows 2: run the version"):
-        await Spool.open(path)
-
-
-async def test_another_programs_database_is_not_touched(path: Path) -> None:
-    edited(written(path, b""), "CREATE TABLE photos (id)")
-    before = content(path)
-    with pytest.raises(SpoolError, match="has schema 0"):
-        await Spool.open(path)
-    assert content(path) == before
+    monkeypatch.setattr("agent.spool.database._BUSY_S", 0.0)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(SpoolError, match=r"another program has locked .*: close it"):
+            await Spool.open(path)
 
 
 async def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,67 @@
+"""The files around the database: its lock, and the damaged ones that were set aside."""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from agent.spool.records import SpoolError
+from agent.spool.sickness import refused
+
+# Of each a person may want a look, or a second try with better tools; but an SD card is small.
+_KEPT = 3
+# What belongs to a database. The WAL is renamed first: left behind, it would be read into whatever has the name next.
+_SUFFIXES = ("-wal", "-shm", "-journal", "")
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Make the spool's folder (mode 0700) if need be, and keep other agents away from the spool.
+
+    A lock of our own, as SQLite's lasts only as long as a connection, and a file that is mended gets another one.
+    """
+    with contextlib.ExitStack() as held:
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            held.callback(os.close, lock)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            pid = os.read(lock, 20).decode("ascii", "replace") or "unknown"
+            raise SpoolError(f"another edge-slm holds {path} (pid {pid}): stop it, or set another state_dir") from error
+        except OSError as error:
+            advice = f"cannot write in {path.parent} ({error.strerror}): make it writable, or set another state_dir"
+            raise refused(error, advice) from error
+        # The pid is for that sentence alone, so a full disk may keep it out.
+        with contextlib.suppress(OSError):
+            os.ftruncate(lock, 0)
+            os.write(lock, str(os.getpid()).encode())
+        yield
+
+
+def set_aside(path: Path) -> Path:
+    """Give a damaged database a name with the time in it, and return that; the oldest such file but a few goes."""
+    aside = path.with_name(f"{path.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S}")
+    for suffix in _SUFFIXES:
+        with contextlib.suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).replace(aside.with_name(aside.name + suffix))
+    for old in sorted(path.parent.glob(f"{path.name}.damaged-*T{'[0-9]' * 6}"))[:-_KEPT]:
+        remove(old)
+    return aside
+
+
+def remove(path: Path) -> None:
+    """Remove a database, if it is there."""
+    for suffix in _SUFFIXES:
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def synced(folder: Path) -> None:
+    """Let the names in a folder survive a power loss."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
