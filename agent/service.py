@@ -1,8 +1,8 @@
 """The composition root: every room is built here, run in one TaskGroup, and shut down in one order."""
 
 import asyncio
+import math
 import secrets
-import signal
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -14,6 +14,7 @@ from agent import __version__, status
 from agent.admission import Ticket
 from agent.bus import Delivery, MqttBus, Subscription
 from agent.cameras import Cameras
+from agent.clock import WallClock
 from agent.contract.body import Bounds
 from agent.contract.events import Final
 from agent.contract.jobs import Key
@@ -42,6 +43,8 @@ _FLUSH_S = 5.0
 _INTAKE_S = 5.0
 # Old finals are few and cheap to keep: looking for them often would only wear the disk.
 _EXPIRE_EVERY_S = 600.0
+# Well within the ten seconds in which the spool tells the stamps of a clock that was set from those of before.
+_CLOCK_EVERY_S = 3.0
 
 
 class Service:
@@ -115,7 +118,7 @@ class Service:
                         "outbox": self.outbox.run(),
                         "bus": self.bus.run(),
                         "metrics": self._tell_metrics(),
-                        "expiry": self._expire(),
+                        "age": self._watch_age(),
                     }.items()
                 ]
                 _log.info("service.started", node=self.topics.node, version=__version__)
@@ -207,15 +210,32 @@ class Service:
             )
             self.bus.send(Outgoing(self.topics.metrics, payload, 0))
 
-    async def _expire(self) -> Never:
+    async def _watch_age(self) -> Never:
+        """Let what is stored have its true age, and go when that is reached."""
+        clock, expired_at = WallClock(time.time(), _steady()), -math.inf
         while True:
             try:
-                dropped = await self.spool.expire(time.time() - self.settings.spool.retention_s)
+                await self._follow_clock(clock)
+                if time.monotonic() >= expired_at + _EXPIRE_EVERY_S:
+                    expired_at = time.monotonic()
+                    dropped = await self.spool.expire(time.time() - self.settings.spool.retention_s)
+                    _log.debug("spool.expired", finals=dropped)
             except SpoolError as error:
-                _log.error("spool.failed", error=str(error), retry_in_s=_EXPIRE_EVERY_S)
-            else:
-                _log.debug("spool.expired", finals=dropped)
-            await asyncio.sleep(_EXPIRE_EVERY_S)
+                _log.error("spool.failed", error=str(error))
+            await asyncio.sleep(_CLOCK_EVERY_S)
+
+    async def _follow_clock(self, clock: WallClock) -> None:
+        """Have the spool know of a wall clock that was set. Nothing else that measures time goes by it."""
+        now = time.time()
+        by_s = clock.jumped(now, _steady())
+        if by_s is not None:
+            _log.warning("clock.jumped", by_s=round(by_s, 3))
+            await self.spool.clock_jumped(by_s, now)
+            clock.noted(by_s)
+
+
+def _steady() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def local_engines(settings: Settings) -> dict[Station, Engine]:
@@ -243,47 +263,7 @@ def local_engines(settings: Settings) -> dict[Station, Engine]:
             slots=wanted[station][1],
             threads=settings.engine.threads,
             default_max_tokens=settings.limits.max_tokens,
+            leak_bytes=settings.engine.leak_bytes,
         )
         for station, folder in folders.items()
     }
-
-
-async def serve(settings: Settings) -> None:
-    """Run a box until SIGTERM or SIGINT; a second signal ends the drain at once.
-
-    Raises:
-        ModelError, SpoolError, BusError: it cannot start; the message says what to do.
-
-    """
-    engines = local_engines(settings)
-    spool = await Spool.open(settings.spool_file)
-    try:
-        service = Service(settings, spool, engines)
-        await _until_signalled(service)
-    finally:
-        await spool.close()
-
-
-async def _until_signalled(service: Service) -> None:
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    running = asyncio.create_task(service.run(stop), name="service")
-
-    def on_signal() -> None:
-        if stop.is_set():
-            _log.warning("service.stopped_at_once")
-            running.cancel()
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
-    try:
-        await running
-    except asyncio.CancelledError:
-        if not stop.is_set():
-            raise
-    except Exception:
-        _log.exception("service.failed")
-        raise
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)

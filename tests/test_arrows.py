@@ -17,6 +17,7 @@ _ROOT = Path(__file__).parent.parent
 _ROOMS = {
     "agent": "",
     "agent.backoff": "",
+    "agent.clock": "",
     "agent.contract": "",
     "agent.errors": "",
     "agent.latest": "",
@@ -37,8 +38,12 @@ _ROOMS = {
     "agent.engines.base": "contract",
     "agent.engines.wire": "contract",
     "agent.engines.worker": "contract engines.wire",
-    "agent.engines.child": "engines.wire",
-    "agent.engines.local": "backoff contract engines.base engines.child engines.wire metrics",
+    "agent.engines.growth": "",
+    "agent.engines.translation": "contract engines.base engines.wire",
+    "agent.engines.watchdog": "engines.wire",
+    "agent.engines.child": "engines.watchdog engines.wire",
+    "agent.engines.local": "backoff contract engines.base engines.child engines.growth engines.translation"
+    " engines.watchdog engines.wire metrics",
     "agent.models.conversion": "",
     "agent.models.shapes": "",
     "agent.models": "errors settings",
@@ -49,8 +54,8 @@ _ROOMS = {
     "agent.intake": "bus cameras contract metrics reception spool",
     "agent.status": "contract dispatcher engines.base metrics placement settings",
     "agent.testing": "contract engines.base",
-    "agent.service": "admission backoff bus cameras contract dispatcher engines.base engines.local intake logs metrics"
-    " models outbox placement publisher reception settings spool status",
+    "agent.service": "admission backoff bus cameras clock contract dispatcher engines.base engines.local intake logs"
+    " metrics models outbox placement publisher reception settings spool status",
     "agent.demo": "client errors layers models models.shapes settings",
     "agent.bench": "*",
     "agent.cli": "*",
