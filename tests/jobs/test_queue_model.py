@@ -25,6 +25,7 @@ class Beside(RuleBasedStateMachine):
         self.now = 0.0
         self.made = 0
         self.waiting: dict[str, Ticket] = {}
+        self.held: list[Job] = []
         self.texts_in_a_row = {"low": 0, "normal": 0, "high": 0}
         self.came: dict[tuple[Priority, tuple[str, str | None]], float] = {}
         self.last_start: dict[tuple[str, str | None], float] = {}
@@ -50,6 +51,20 @@ class Beside(RuleBasedStateMachine):
     ) -> None:
         job = self.job(camera[0], priority, 1, camera[1], Frame(min_interval_s=interval_s))
         self.push(job, deadline, deaths)
+
+    @rule(camera=cameras, is_frame=st.booleans())
+    def hold_a_place_while_the_disk_writes(self, camera: tuple[str, str], *, is_frame: bool) -> None:
+        job = self.job(camera[0], "normal", 1, camera[1], Frame() if is_frame else None)
+        if self.queue.hold(job, Pace(), 2) is None:
+            self.held.append(job)
+
+    @rule(data=st.data(), is_written=st.booleans())
+    def the_disk_has_written(self, data: st.DataObject, *, is_written: bool) -> None:
+        if self.held:
+            job = self.held.pop(data.draw(st.integers(0, len(self.held) - 1)))
+            self.queue.release(job)
+            if is_written:
+                self.wait(job, None, 0)
 
     @rule(running=st.integers(0, 1), suspect_runs=st.booleans())
     def pop(self, running: int, *, suspect_runs: bool) -> None:
@@ -99,7 +114,15 @@ class Beside(RuleBasedStateMachine):
         told = self.queue.next_event(self.now)
         assert not moments or (told is not None and told <= min(moments))
 
+    @invariant()
+    def a_place_that_is_held_is_nobody_elses(self) -> None:
+        assert self.queue.full == (len(self.waiting) + len(self.held) >= MOST)
+        jobs = [*self.held, *(each.job for each in self.waiting.values())]
+        assert self.queue._bytes == sum(len(each) for job in jobs for each in job.pictures)
+
     def teardown(self) -> None:
+        for job in self.held:
+            self.queue.release(job)
         assert {each.job.id for each in self.queue.clear()} == set(self.waiting)
         assert len(self.queue) == 0
         assert self.queue._bytes == 0
@@ -126,6 +149,9 @@ class Beside(RuleBasedStateMachine):
             if self.queue.hold(job, Pace(), 2) is not None:
                 return
             self.queue.release(job)
+        self.wait(job, deadline, deaths)
+
+    def wait(self, job: Job, deadline: float | None, deaths: int) -> None:
         ticket = Ticket(job, self.now, deadline, deaths=deaths)
         superseded = self.queue.push(ticket).superseded
         older = [
