@@ -164,21 +164,16 @@ class Dispatcher:
 
     async def run(self) -> None:
         """Start jobs while there are any, until drained or cancelled; end those whose time is over."""
-        async with asyncio.TaskGroup() as side:
-            for station, line in self._lines.items():
-                side.create_task(self._follow_health(line.engine), name=f"dispatcher.health.{station}")
-            while True:
-                self._wake.clear()
-                if self._defect is not None:
-                    raise self._defect
-                now = self._clock()
-                for line in self._lines.values():
-                    self._end_what_waits_in_vain(line, now)
-                    self._start_what_may_start(line, now)
-                moments = [line.queue.next_event(now) for line in self._lines.values()]
-                with suppress(TimeoutError):
-                    async with asyncio.timeout_at(min((each for each in moments if each is not None), default=None)):
-                        await self._wake.wait()
+        try:
+            async with asyncio.TaskGroup() as side:
+                for station, line in self._lines.items():
+                    side.create_task(self._follow_health(line.engine), name=f"dispatcher.health.{station}")
+                while True:
+                    await self._turn()
+        finally:
+            # Let go before their engine is, whose end would be taken for its death under them.
+            for task in self._tasks:
+                task.cancel()
 
     async def drain(self, seconds: float) -> int:
         """Start nothing more, let running jobs finish; return how many had not and stay in the spool."""
@@ -195,6 +190,19 @@ class Dispatcher:
     def knows(self, key: Key) -> bool:
         """Whether a job is here: waiting, running, or with its final on the way to disk."""
         return key in self._storing or any(key in line.running or key in line.queue for line in self._lines.values())
+
+    async def _turn(self) -> None:
+        self._wake.clear()
+        if self._defect is not None:
+            raise self._defect
+        now = self._clock()
+        for line in self._lines.values():
+            self._end_what_waits_in_vain(line, now)
+            self._start_what_may_start(line, now)
+        moments = [line.queue.next_event(now) for line in self._lines.values()]
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(min((each for each in moments if each is not None), default=None)):
+                await self._wake.wait()
 
     async def _follow_health(self, engine: Engine) -> None:
         while True:
@@ -258,6 +266,7 @@ class Dispatcher:
 
     def _end(self, ticket: Ticket, error: JobError) -> None:
         """End a job that waits no longer and will not run."""
+        self._storing.add(ticket.job.key)  # at once: between the queue and the task it would be nowhere
         self._spawn(self._store(ticket, ended_unstarted(ticket, error, self._clock())), ticket.job.key)
         self._wake.set()  # it may have been what others waited for
 

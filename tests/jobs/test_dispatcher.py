@@ -305,3 +305,20 @@ async def test_the_predicted_wait_is_zero_while_a_slot_is_free(count: int) -> No
         for number in range(count):
             await box.engine.attempt(box.admit(f"j{number}"))
         assert box.load.predicted_wait_s == 0.0
+
+
+async def test_a_dispatcher_that_is_cancelled_lets_its_jobs_go_without_a_final() -> None:
+    async with running(slots=1) as box:
+        attempt = await box.engine.attempt(box.admit("a"))
+    attempt.lose()  # as its engine ends with the box
+    await attempt.closed.wait()
+    assert (box.finals, box.requeued) == ({}, [])
+
+
+async def test_a_job_that_was_ended_while_it_waited_is_known_until_its_final_is_stored() -> None:
+    async with running(slots=1) as box:
+        await box.engine.attempt(box.admit("a"))
+        key = box.admit("b")
+        box.dispatcher.cancel(key)
+        assert box.dispatcher.knows(key)
+        await box.final("b")
