@@ -1,5 +1,4 @@
 """The promises under fire: ``scripts/chaos`` runs this for as long as you like; the suite, for half a minute."""
-# ruff: noqa: T201  a script
 
 import argparse
 import asyncio

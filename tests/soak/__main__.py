@@ -1,6 +1,5 @@
 """An hour of steady load, and whether the box's memory and descriptors stay as they are: ``scripts/soak``."""
 
-# ruff: noqa: T201  a script
 
 import argparse
 import asyncio
