@@ -3,7 +3,6 @@
 Everything is real: mosquitto, the agent's process, its models. What is held against the box is seen from outside.
 """
 
-
 import argparse
 import asyncio
 import json

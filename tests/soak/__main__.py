@@ -1,6 +1,5 @@
 """An hour of steady load, and whether the box's memory and descriptors stay as they are: ``scripts/soak``."""
 
-
 import argparse
 import asyncio
 import os
