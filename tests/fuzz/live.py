@@ -45,10 +45,10 @@ BOX: dict[str, Any] = {
     "queue": {"max_jobs": 2000},
     "limits": {"max_tokens": 3},
 }
-# Memory is sampled after a fifth of the messages, but not before the allocator has seen some of every kind. It rises
-# and falls by 60 MB with bursts of large ones, so what it falls back to is compared: of the samples' halves, the least.
+# Memory is sampled when everything sent is answered, so that no burst of large messages is in it; after a fifth of the
+# messages, but not before the agent has seen some of every kind. Of the samples' halves, the most are compared.
 _SETTLED = 10_000
-_SAMPLES = 100
+_SAMPLES = 20
 _GROWTH, _GROWTH_BYTES = 1.05, 3 << 20
 
 
@@ -79,11 +79,11 @@ class Result:
     findings: list[str]
 
     @property
-    def floors(self) -> tuple[int, int]:
-        """The agent's least memory in the first and in the second half of the samples, in bytes."""
+    def peaks(self) -> tuple[int, int]:
+        """The agent's most memory at rest in the first and in the second half of the samples, in bytes."""
         settled = self.samples[1:]  # the first one is from before all messages
         half = (len(settled) + 1) // 2
-        return min(each.agent for each in settled[:half]), min(each.agent for each in settled[half:] or settled)
+        return max(each.agent for each in settled[:half]), max(each.agent for each in settled[half:] or settled)
 
 
 class Client:
@@ -155,6 +155,7 @@ async def fuzz(box: Box, port: int, seed: int, count: int) -> Result:
                 else:
                     senders[number % (2 if shot.properties else 4)].send(shot)
                 if number >= settled and number % (count // _SAMPLES) == 0:
+                    await ledger.quiet()
                     samples.append(sample(box))
             await ledger.quiet()
         except Silent as silent:
@@ -180,7 +181,7 @@ def _compared(result: Result, *, judge_memory: bool) -> list[str]:
         found.append(f"processes ended: {first.pids} became {last.pids}")
     if first.descriptors != last.descriptors:
         found.append(f"the agent has {last.descriptors} open files, and had {first.descriptors}")
-    before, after = result.floors
+    before, after = result.peaks
     if judge_memory and after > max(before * _GROWTH, before + _GROWTH_BYTES):
         found.append(f"the agent grew from {before:,} to {after:,} bytes")
     return found
@@ -221,7 +222,7 @@ async def _main(arguments: argparse.Namespace) -> int:
     print(f"{result.seconds:.0f} s, {arguments.messages / result.seconds:.0f} messages/s, {ledger.finals:,} finals")
     print("codes: " + ", ".join(f"{code} {times:,}" for code, times in ledger.codes.most_common()))
     print("kinds: " + ", ".join(f"{kind} {times:,}" for kind, times in sorted(ledger.kinds.items())))
-    print("the agent's memory, least of two halves: {:,} and {:,} bytes; ".format(*result.floors), end="")
+    print("the agent's memory at rest, most of two halves: {:,} and {:,} bytes; ".format(*result.peaks), end="")
     print(f"its open files {first.descriptors} and {last.descriptors}; its workers {last.workers:,} bytes")
     for finding in result.findings[:50]:
         print(f"FOUND: {finding}")
