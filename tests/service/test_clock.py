@@ -89,11 +89,11 @@ async def test_a_camera_keeps_its_interval(start: Start, device: Device, set_clo
     async with start(FakeEngine(), vision, cameras=cameras):
         device.publish("image/porch", JPEG, CorrelationData=b"f1")
         await vision.attempt(Key("dev7", "f1"))
-        begun = time.monotonic()
+        begun = time.monotonic()  # a moment after the first one's start, from which the interval counts
         await set_clock(jump)
         device.publish("image/porch", JPEG, CorrelationData=b"f2")
         await vision.attempt(Key("dev7", "f2"))
-        assert 0.5 <= time.monotonic() - begun < 10
+        assert 0.4 < time.monotonic() - begun < 10
         await device.final("f2")
 
 
