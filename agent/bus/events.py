@@ -28,7 +28,7 @@ class ConnectFailed(Exception):  # noqa: N818  it tells what happened
     """
 
     reason: str
-    version: Literal["fine", "suspected", "refused"] = "fine"
+    version: Literal["fine", "suspected", "refused", "doubted"] = "fine"
 
 
 class SubscriptionRefused(ConnectFailed):

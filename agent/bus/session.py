@@ -123,7 +123,7 @@ class MqttBus:
             except ConnectFailed as failure:
                 self._judge_version(failure)
                 log, event, reason = _log.error, "mqtt.connect_failed", failure.reason
-                delay_s = self._patience.after_failure()
+                delay_s = 0.0 if failure.version == "doubted" else self._patience.after_failure()
             else:
                 self._choice.ended()
                 log, event = (_log.error if end.cause == "taken_over" else _log.warning), "mqtt.disconnected"
@@ -164,6 +164,8 @@ class MqttBus:
         )
         try:
             connack = await connection.accepted()
+            if not self._choice.accepted():
+                raise ConnectFailed("the broker answers MQTT 3.1.1, and is asked for MQTT 5 once more", "doubted")
             self._outflow.accepted(connack.max_packet)
             if self._on_new_session is not None and not connack.session_present:
                 await self._on_new_session()

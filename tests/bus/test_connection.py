@@ -49,6 +49,20 @@ async def test_a_close_upon_mqtt_5_thrice_leads_to_3_1_1(scripted: ScriptedBroke
     assert await _next_version(scripted) == "3.1.1"
 
 
+async def test_a_broker_that_was_away_is_spoken_to_in_mqtt_5_after_all(scripted: ScriptedBroker, start: Start) -> None:
+    session = start(scripted.port)
+    for _ in range(3):
+        peer = await scripted.accept()
+        await peer.connect(None)
+        peer.close()
+    await (await scripted.accept()).connect()  # back again, and asked in 3.1.1
+    peer = await scripted.accept()
+    await peer.bring_online()
+    await session.online()
+
+    assert peer.version == "5"
+
+
 async def test_silence_upon_mqtt_5_thrice_leads_to_3_1_1(
     scripted: ScriptedBroker, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,6 +31,7 @@ def test_a_link_that_is_cut_twice_does_not_cost_mqtt_5() -> None:
 def test_what_worked_survives_a_broker_that_restarts() -> None:
     choice = VersionChoice("auto")
     choice.suspected()
+    choice.accepted()
     choice.ended()
     choice.suspected()
     choice.suspected()
@@ -38,27 +39,42 @@ def test_what_worked_survives_a_broker_that_restarts() -> None:
     assert choice.version == "5"
 
 
-def test_mqtt_5_is_given_up_when_it_keeps_failing() -> None:
-    choice = VersionChoice("auto")
-    choice.ended()
-
-    assert tried(choice, 4)[-1] == "3.1.1"
-
-
-def test_after_a_mere_suspicion_mqtt_5_is_tried_again_once_at_each_connection() -> None:
+def test_a_broker_that_was_away_is_asked_for_mqtt_5_as_soon_as_it_answers() -> None:
     choice = VersionChoice("auto")
     tried(choice, 3)
-    choice.ended()  # of 3.1.1, which worked
 
-    assert tried(choice, 2) == ["5", "3.1.1"]
+    assert (choice.version, choice.accepted(), choice.version) == ("3.1.1", False, "5")
+
+
+def test_a_broker_that_answers_3_1_1_and_not_5_is_believed_for_one_connection() -> None:
+    choice = VersionChoice("auto")
+    tried(choice, 3)
+    choice.accepted()
+    choice.suspected()
+    stayed = (choice.version, choice.accepted())
+    choice.ended()
+
+    assert (stayed, choice.version) == (("3.1.1", True), "5")
+
+
+def test_a_cut_after_a_connection_of_3_1_1_costs_mqtt_5_no_more_than_any() -> None:
+    choice = VersionChoice("auto")
+    tried(choice, 3)
+    choice.accepted()
+    choice.suspected()
+    choice.ended()
+    choice.suspected()
+
+    assert (choice.version, choice.accepted(), choice.version) == ("3.1.1", False, "5")
 
 
 def test_a_refusal_is_believed_at_once_and_stays_so() -> None:
     choice = VersionChoice("auto")
     choice.refused()
+    stayed = choice.accepted()
     choice.ended()
 
-    assert choice.version == "3.1.1"
+    assert (stayed, choice.version) == (True, "3.1.1")
 
 
 @pytest.mark.parametrize("pinned", ["5", "3.1.1"])
@@ -66,6 +82,7 @@ def test_a_configured_version_is_kept(pinned: str) -> None:
     choice = VersionChoice(pinned)  # type: ignore[arg-type]
     choice.refused()
     choice.suspected()
+    stayed = choice.accepted()
     choice.ended()
 
-    assert choice.version == pinned
+    assert (stayed, choice.version) == (True, pinned)
