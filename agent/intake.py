@@ -16,7 +16,7 @@ from agent.contract.requests import Defaults, Limits, Refusal, is_frame, read_ca
 from agent.contract.sources import Source
 from agent.contract.topics import Kind, Route, Topics
 from agent.metrics import Counters
-from agent.reception import Reception, Unanswered
+from agent.reception import Owed, Reception
 from agent.spool import Spool, SpoolError
 
 _log = structlog.get_logger(__name__)
@@ -120,23 +120,28 @@ class Intake:
             asyncio.get_running_loop().call_soon(self._read_next)
 
     async def _handle(self, delivery: Delivery) -> None:
+        safe = True
         try:
-            await self._answer(delivery)
-        except Unanswered:
-            delivery.drop()  # its connection is gone, and the next one brings it again
-            return
+            owed = await self._answer(delivery)
+            if owed is not None:
+                # While many such wait for the broker, it must still be listened to.
+                delivery.lighten()
+                safe = await self._reception.hand_over(owed, qos=delivery.qos)
         except Exception:  # noqa: BLE001  the boundary of a message
             # A defect of ours. The message is acknowledged all the same: it would meet the same defect again.
             self._counters.broken += 1
             _log.exception("request.broke", topic=delivery.message.topic)
-        delivery.ack()
+        if safe:
+            delivery.ack()
+        else:
+            delivery.drop()  # its connection has ended, and the next one brings it again
 
-    async def _answer(self, delivery: Delivery) -> None:
+    async def _answer(self, delivery: Delivery) -> Owed | None:
         message = delivery.message
         configured = self._topics.read_camera_config(message.topic)
         if configured is not None:
             await self._configure(configured, message.payload)
-            return
+            return None
         route = self._topics.read(message.topic)
         if route is None:
             route = next((found for each in self._sources if (found := each.read(message.topic)) is not None), None)
@@ -145,7 +150,7 @@ class Intake:
             if route is not None and not is_frame(message.payload):
                 self._counters.ignored += 1
                 _log.debug("request.ignored", why="no_frame", topic=message.topic)
-                return
+                return None
         if route is None:
             self._ignore("topic_not_ours", message.topic)
         elif delivery.retained:
@@ -154,19 +159,19 @@ class Intake:
         elif route.kind is Kind.CANCEL:
             await self._cancel(route, message)
         else:
-            await self._request(route, message, delivery.qos)
+            return await self._request(route, message, delivery.qos)
+        return None
 
-    async def _request(self, route: Route, message: Inbound, qos: int) -> None:
+    async def _request(self, route: Route, message: Inbound, qos: int) -> Owed | None:
         defaults = Defaults() if route.camera is None else self._cameras.defaults(route.camera, route.client)
         request = read_request(message, route, self._topics, self._limits, self._new_id(), defaults)
         stored = qos > 0 or request.named or not is_frame(message.payload)
         if not isinstance(request, Refusal):
-            await self._reception.admit(request, stored=stored)
-            return
+            return await self._reception.admit(request, stored=stored)
         if route.camera is not None and not self._sees:
             # Whatever else is wrong with it: to mend that would not help.
             request = replace(request, error=JobError(Code.UNSUPPORTED, NO_VISION))
-        await self._reception.refuse(request, stored=stored)
+        return await self._reception.refuse(request, stored=stored)
 
     async def _cancel(self, route: Route, message: Inbound) -> None:
         job_id = read_cancel(message)

@@ -24,8 +24,8 @@ _log = structlog.get_logger(__name__)
 _WINDOW = 32
 # Between two tries at a disk that takes nothing.
 _DISK_RETRY_S = 1.0
-# Before finals that the broker did not take, for want of quota for one, are tried again. The rounds grow rarer until
-# everything is out: there may be a day's worth of them.
+# Before finals that the broker did not take, for want of quota for one, are tried again. The rounds grow rarer while
+# there are any: it may be a day's worth of them.
 _FIRST_PUT_OFF_S, _MOST_PUT_OFF_S = 1.0, 300.0
 
 _T = TypeVar("_T")
@@ -54,6 +54,7 @@ class Outbox:
         self._under_way: set[int] = set()
         self._put_off: int | None = None
         self._put_off_s = _FIRST_PUT_OFF_S
+        self._put_off_at = 0.0
         self._due = False
 
     def wake(self) -> None:
@@ -122,10 +123,10 @@ class Outbox:
         try:
             if await self._is_settled(row):
                 await _patiently(lambda: self._spool.sent([row.seq]))
-                if not self._spool.unsent:
-                    self._put_off_s = _FIRST_PUT_OFF_S
                 self._settled.set()
         finally:
+            # Not before it is struck off: a disk that takes nothing would let the whole outbox into memory.
+            self._window.release()
             self._under_way.remove(row.seq)
 
     async def _is_settled(self, row: Unsent) -> bool:
@@ -138,12 +139,14 @@ class Outbox:
         except BusError as error:
             # It can never go out as it is. It stays stored, and a repeat of its request asks for it again.
             _log.error("final.undeliverable", client=row.key.client, id=row.key.id, error=str(error))
-        finally:
-            self._window.release()
         return True
 
     def _try_later(self, row: Unsent, error: TryLaterError) -> None:
         """Read a row again after a while. It waits on disk meanwhile, and those behind it go out."""
+        now = asyncio.get_running_loop().time()
+        if now - self._put_off_at > 2 * self._put_off_s:
+            self._put_off_s = _FIRST_PUT_OFF_S  # the last time is over
+        self._put_off_at = now
         if self._put_off is None:
             _log.warning(
                 "final.put_off", client=row.key.client, id=row.key.id, error=str(error), retry_in_s=self._put_off_s
@@ -175,7 +178,10 @@ class Outbox:
 
 def _shorten(key: Key, final: bytes, most: int, max_packet: int) -> bytes:
     _log.warning("final.truncated", client=key.client, id=key.id, bytes=len(final), max_packet=max_packet)
-    return shortened(final, most, max_packet)
+    try:
+        return shortened(final, most, max_packet)
+    except (ValueError, KeyError, TypeError):
+        return final  # a damaged disk had it; the broker will say what it thinks of it
 
 
 async def _patiently(operation: Callable[[], Awaitable[_T]]) -> _T:

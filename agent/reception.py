@@ -7,6 +7,7 @@ would wear an SD card out in weeks. It is not written down; if the agent dies, s
 import asyncio
 import time
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import structlog
 
@@ -30,8 +31,11 @@ _MOST_UNSTORED = 1000
 _STORE_AGAIN_S = 30.0
 
 
-class Unanswered(Exception):  # noqa: N818  it tells what happened
-    """A request is neither written down nor refused, for the connection ended: its message is still the broker's."""
+class Owed(NamedTuple):
+    """A refusal that the disk did not take: it is to be handed over before its request is acknowledged."""
+
+    final: Final
+    reply: Reply
 
 
 class Reception:
@@ -59,54 +63,52 @@ class Reception:
                 if each.canceled:
                     self._dispatcher.cancel(each.key)
 
-    async def admit(self, job: Job, *, stored: bool) -> None:
-        """Take a job on, or refuse it; ``stored`` is whether either is written down.
-
-        Raises:
-            Unanswered: neither was possible.
-
-        """
+    async def admit(self, job: Job, *, stored: bool) -> Owed | None:
+        """Take a job on, or refuse it; ``stored`` is whether either is written down. Return what could not be."""
         if job.key in self._unstored:
-            await self._refuse(self._unstored[job.key], job.reply, repeatable=job.named)
-            return
+            return await self._refuse(self._unstored[job.key], job.reply, repeatable=job.named)
         decision = self._dispatcher.decide(job)
         if isinstance(decision, JobError):
-            await self.refuse(_refusal(job, decision), stored=stored)
-            return
+            return await self.refuse(_refusal(job, decision), stored=stored)
         refused = self._dispatcher.hold(job, decision)
         if refused is not None:
-            await self.refuse(_refusal(job, refused), stored=stored)
-            return
+            return await self.refuse(_refusal(job, refused), stored=stored)
         received_at = time.time()
         ticket = _ticket(job, received_at, 1, stored=stored)
         try:
             receipt = await self._write(job, received_at) if stored else Receipt.NEW
         except SpoolError as error:
             _log.warning("spool.refused", client=job.client, id=job.id, error=str(error))
-            await self.refuse(_refusal(job, _for_now(error)), stored=True)
-            return
+            return await self.refuse(_refusal(job, _for_now(error)), stored=True)
         finally:
             self._dispatcher.release(job, decision)
             canceled = self._on_the_way.pop(job.key, False)
         if receipt is None:
             ended = ended_unstarted(ticket, SUPERSEDED, asyncio.get_running_loop().time())
-            await self._refuse(ended, job.reply, repeatable=job.named)
-            return
+            return await self._refuse(ended, job.reply, repeatable=job.named)
         self._settle(receipt, job.key)
         if receipt is Receipt.NEW:
             self._counters.accepted += 1
             self._dispatcher.admit(ticket)
         if canceled:
             await self.cancel(job.key)
+        return None
 
-    async def refuse(self, refusal: Refusal, *, stored: bool) -> None:
+    async def refuse(self, refusal: Refusal, *, stored: bool) -> Owed | None:
         """Answer what never becomes a job; see `admit`."""
         final = self._unstored.get(refusal.key) or _rejected(refusal)
         if stored:
-            await self._refuse(final, refusal.reply, repeatable=refusal.named)
-        else:
-            self._outbox.send(final, refusal.reply)
-            self._count(final)
+            return await self._refuse(final, refusal.reply, repeatable=refusal.named)
+        self._outbox.send(final, refusal.reply)
+        self._count(final)
+        return None
+
+    async def hand_over(self, owed: Owed, *, qos: int) -> bool:
+        """Send a refusal from memory; return whether its request may be acknowledged."""
+        if qos == 0:
+            self._outbox.send(owed.final, owed.reply)  # nobody was promised that it arrives
+            return True
+        return await self._outbox.hand_over(owed.final, owed.reply)
 
     async def cancel(self, key: Key) -> None:
         """End a job at its client's wish, wherever it is."""
@@ -143,34 +145,36 @@ class Reception:
         finally:
             self._door.leave(camera_of(job))
 
-    async def _refuse(self, final: Final, reply: Reply, *, repeatable: bool) -> None:
+    async def _refuse(self, final: Final, reply: Reply, *, repeatable: bool) -> Owed | None:
         try:
             receipt = await self._outbox.refuse(final, reply, repeatable=repeatable)
         except SpoolError as broken:
-            await self._refuse_unstored(final, reply, broken)
-            return
-        self._unstored.pop(final.key, None)
+            return await self._refuse_unstored(final, reply, broken)
+        counted = self._unstored.pop(final.key, None) is not None
         self._settle(receipt, final.key)
-        if receipt is Receipt.NEW:
+        if receipt is Receipt.NEW and not counted:
             self._count(final)
+        return None
 
-    async def _refuse_unstored(self, final: Final, reply: Reply, broken: SpoolError) -> None:
-        """Refuse what cannot be written down: the answer goes out from memory, before the acknowledgement."""
+    async def _refuse_unstored(self, final: Final, reply: Reply, broken: SpoolError) -> Owed | None:
+        """Refuse what cannot be written down: the answer is kept in memory, for a repeat."""
         key = final.key
+        first = key not in self._unstored
+        # Before anything is waited for: a copy of the request that comes meanwhile must meet this answer.
+        self._unstored[key] = final
         _log.error("spool.failed", client=key.client, id=key.id, error=str(broken))
         try:
             known = await self._spool.known(key)
         except SpoolError:
             known = Receipt.RUNNING if self._dispatcher.knows(key) else Receipt.NEW
         if known is not Receipt.NEW:
-            return  # it has its final, or will have: this is a repeat, and can be repeated
-        if key not in self._unstored:
+            self._unstored.pop(key, None)
+            return None  # it has its final, or will have: this is a repeat, and can be repeated
+        if first:
             self._count(final)
-            if len(self._unstored) >= _MOST_UNSTORED:
-                del self._unstored[next(iter(self._unstored))]
-            self._unstored[key] = final
-        if not await self._outbox.hand_over(final, reply):
-            raise Unanswered
+        if len(self._unstored) > _MOST_UNSTORED:
+            del self._unstored[next(iter(self._unstored))]
+        return Owed(final, reply)
 
     def _settle(self, receipt: Receipt, key: Key) -> None:
         if receipt is not Receipt.NEW:

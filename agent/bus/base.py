@@ -1,6 +1,7 @@
 """What a message bus is to the rest of the house."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Protocol
 
 from agent.contract.messages import Inbound, Outgoing
@@ -48,16 +49,20 @@ class Delivery:
         message: what was received.
         qos: by which it came; at 0 the broker has forgotten it already.
         retained: whether it was published before we subscribed, and so is not fresh.
+        release: called once the message's content is not held any more.
         settle: called at the first `ack` or `drop`, with whether the broker may forget it.
 
     """
 
-    __slots__ = ("_settle", "message", "qos", "retained")
+    __slots__ = ("_release", "_settle", "message", "qos", "retained")
 
-    def __init__(self, message: Inbound, *, qos: Literal[0, 1], retained: bool, settle: Settle) -> None:
+    def __init__(
+        self, message: Inbound, *, qos: Literal[0, 1], retained: bool, release: Callable[[], None], settle: Settle
+    ) -> None:
         self.message = message
         self.qos = qos
         self.retained = retained
+        self._release: Callable[[], None] | None = release
         self._settle: Settle | None = settle
 
     def __repr__(self) -> str:
@@ -76,7 +81,17 @@ class Delivery:
         """Forget the message here; at QoS 1 the broker keeps it, and everything after it, for the next session."""
         self._end(safe=False)
 
+    def lighten(self) -> None:
+        """Let go of the payload, so that it does not count against what is read; `ack` or `drop` is still to come."""
+        self.message = replace(self.message, payload=b"")
+        if self._release is not None:
+            release, self._release = self._release, None
+            release()
+
     def _end(self, *, safe: bool) -> None:
+        if self._release is not None:
+            release, self._release = self._release, None
+            release()
         if self._settle is not None:
             settle, self._settle = self._settle, None
             settle(safe=safe)

@@ -206,8 +206,7 @@ class Connection:
         if not self.closed.done():
             self.closed.set_exception(error)
 
-    def _settle(self, receipt: Receipt | None, weight: int, *, safe: bool) -> None:
-        self._inflow.remove(weight)
+    def _settle(self, receipt: Receipt | None, *, safe: bool) -> None:
         if receipt is None or not safe or self.closed.done():
             return  # on another connection the packet identifier would be another message's
         for mid in self._acks.done(receipt):
@@ -232,14 +231,15 @@ class Connection:
     def received(self, message: Inbound | None, mid: int, weight: int, retained: bool) -> None:
         """See `Events`."""
         receipt = self._acks.received(mid) if mid else None
-        settle = partial(self._settle, receipt, weight)
+        release, settle = partial(self._inflow.remove, weight), partial(self._settle, receipt)
         if message is None:
             self._stats.malformed += 1
             _log.warning("mqtt.message_malformed", reason="the topic is not UTF-8")
+            release()
             settle(safe=True)
             return
         self._stats.received += 1
-        self._receive(Delivery(message, qos=1 if mid else 0, retained=retained, settle=settle))
+        self._receive(Delivery(message, qos=1 if mid else 0, retained=retained, release=release, settle=settle))
 
     def published(self, mid: int, refusal: Refusal | None) -> None:
         """See `Events`.

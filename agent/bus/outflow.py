@@ -32,7 +32,7 @@ class _Underway:
     def settle(self, failure: BusError | None) -> None:
         """Tell whoever waits, if somebody still does."""
         if self.handed_over is not None and not self.handed_over.done() and failure is not None:
-            self.handed_over.set_exception(failure)
+            self.handed_over.set_exception(failure)  # it is not, and never will be
         elif self.delivered is None:
             if failure is not None:
                 _log.warning("mqtt.send_refused", reason=str(failure))
@@ -54,7 +54,9 @@ class Outflow:
     def __init__(self, stats: Stats) -> None:
         self._stats = stats
         self._limit = PacketLimit()
+        # From CONNACK on, and whether more than what is handed over may go out on it.
         self._connection: Connection | None = None
+        self._open = False
         # Every delivery in progress, oldest first; it survives connections.
         self._deliveries: dict[_Underway, None] = {}
         # What the window has not yet let onto this connection, sends among deliveries: a job's `started` stays
@@ -71,20 +73,21 @@ class Outflow:
     @property
     def max_packet(self) -> int | None:
         """See `Bus`."""
-        return self._limit.most
+        return self._limit.most(asyncio.get_running_loop().time())
 
     @property
     def owes(self) -> bool:
         """Whether there is anything to deliver."""
         return bool(self._deliveries)
 
-    def accepted(self, max_packet: int | None) -> None:
-        """Take note of what a new connection's broker takes."""
-        self._limit.connected(max_packet, asyncio.get_running_loop().time())
-
-    def open(self, connection: Connection) -> None:
-        """Publish what comes from now on on a connection."""
+    def accepted(self, connection: Connection, max_packet: int | None) -> None:
+        """Take note of a new connection, and of what its broker takes. What is handed over may go out on it at once."""
         self._connection = connection
+        self._limit.connected(max_packet)
+
+    def open(self) -> None:
+        """Publish what comes from now on."""
+        self._open = True
 
     def resume(self) -> None:
         """Publish what was to be delivered before, behind what was sent since."""
@@ -93,22 +96,28 @@ class Outflow:
 
     def close(self, end: End | None) -> bool:
         """Publish nothing more; return whether a packet was found too large. ``end`` is None if the end is ours."""
-        oldest, size = next(iter(self._published.items()), (None, 0))
+        published = dict(self._published)
         self._connection = self._alone = None
+        self._open = False
         for underway in self._waiting:
             _tell(underway.handed_over, handed_over=False)
         self._waiting.clear()
         self._published.clear()
-        if end is None or end.cause not in ("lost", "too_large"):
+        if end is None:
             return False
-        now = asyncio.get_running_loop().time()
-        if oldest is None or not self._limit.ended(oldest, size, now, by_size=end.cause == "too_large"):
+        by_size = end.cause == "too_large"
+        if not published or not (by_size or end.cause == "lost"):
+            self._limit.ended_innocently()
+            return False
+        blamed = max(published, key=published.__getitem__) if by_size else next(iter(published))
+        size, now = published[blamed], asyncio.get_running_loop().time()
+        if not self._limit.ended(blamed, size, now, by_size=by_size):
             return False
         _log.error(
             "mqtt.packet_too_large",
-            topic=oldest.out.topic,
+            topic=blamed.out.topic,
             packet_bytes=size,
-            max_packet=self._limit.most,
+            max_packet=self._limit.most(now),
             reason="the broker ends the connection upon it, so shorter ones are tried: raise the broker's packet limit",
         )
         return True
@@ -120,7 +129,7 @@ class Outflow:
             BusError: it is too large.
 
         """
-        if self._connection is None or len(self._waiting) >= _MOST_WAITING:
+        if not self._open or len(self._waiting) >= _MOST_WAITING:
             return False
         self.refuse_oversize(out)
         self._waiting.append(_Underway(out))
@@ -132,7 +141,7 @@ class Outflow:
         underway = _Underway(out, shorten, asyncio.get_running_loop().create_future())
         assert underway.delivered is not None  # noqa: S101  for the type checker
         self._deliveries[underway] = None
-        if self._connection is not None:
+        if self._open:
             self._waiting.append(underway)
             self._publish()
         try:
@@ -161,7 +170,7 @@ class Outflow:
 
     def refuse_oversize(self, out: Outgoing) -> None:
         """Raise `BusError` for a message that is larger than the broker takes."""
-        size, most = packet_size(out), self._limit.most
+        size, most = packet_size(out), self.max_packet
         if most is not None and size > most:
             raise BusError(f"the message has {size:,} bytes, and the broker takes at most {most:,}")
 
@@ -192,7 +201,7 @@ class Outflow:
             BusError: as short as it gets, it is larger than the broker says that it takes.
 
         """
-        out, most, announced = underway.out, self._limit.most, self._limit.announced
+        out, most, announced = underway.out, self.max_packet, self._limit.announced
         size = packet_size(out)
         if most is not None and size > most and underway.shorten is not None:
             payload = underway.shorten(most - (size - len(out.payload)), most)
@@ -206,7 +215,11 @@ class Outflow:
         return out
 
     def _settle(self, underway: _Underway, refusal: Refusal | None) -> None:
-        self._published.pop(underway, None)
+        size = self._published.pop(underway, 0)
+        if refusal is None:
+            self._limit.arrived(size)
+        elif underway.handed_over is not None:
+            self._stats.undelivered += 1
         if underway is self._alone:
             self._alone = None
         underway.settle(None if refusal is None else _refused(underway.out.topic, refusal))

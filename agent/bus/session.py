@@ -166,7 +166,7 @@ class MqttBus:
             connack = await connection.accepted()
             if not self._choice.accepted():
                 raise ConnectFailed("the broker answers MQTT 3.1.1, and is asked for MQTT 5 once more", "doubted")
-            self._outflow.accepted(connack.max_packet)
+            self._outflow.accepted(connection, connack.max_packet)
             if self._on_new_session is not None and not connack.session_present:
                 await self._on_new_session()
             try:
@@ -175,7 +175,7 @@ class MqttBus:
                 await self._answer(connection)
                 raise
             if not self._closing.is_set():
-                self._go_online(connection, session_present=connack.session_present)
+                self._go_online(session_present=connack.session_present)
             since = asyncio.get_running_loop().time()
             end = await asyncio.shield(connection.closed)
             if self._outflow.close(end):
@@ -190,11 +190,13 @@ class MqttBus:
     async def _answer(self, connection: Connection) -> None:
         """Let out what is owed: a box that cannot be asked can still answer what it was asked before."""
         if self._outflow.owes and not self._closing.is_set():
-            self._outflow.open(connection)
+            self._outflow.open()
             self._outflow.resume()
-            await asyncio.wait({connection.closed}, timeout=_ANSWERING_S)
+            await connection.first(connection.closed, timeout_s=_ANSWERING_S)
+            if connection.closed.done():
+                self._outflow.close(connection.closed.result())
 
-    def _go_online(self, connection: Connection, *, session_present: bool) -> None:
+    def _go_online(self, *, session_present: bool) -> None:
         _log.info(
             "mqtt.connected",
             protocol=self._choice.version,
@@ -203,7 +205,7 @@ class MqttBus:
         )
         self.stats.reconnects += self._was_online
         self._online = self._was_online = True
-        self._outflow.open(connection)
+        self._outflow.open()
         self.send(self._status("online"))
         self._on_connected()  # first, so that what is sent there does not wait behind a backlog
         self._outflow.resume()

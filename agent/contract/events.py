@@ -150,8 +150,8 @@ def shortened(final: bytes, most: int, max_packet: int) -> bytes:
 
     """
     data: dict[str, object] = json.loads(final) | {"truncated": True}
-    advice = "the chunks had it whole" if data["seq"] else "raise that limit, or ask for chunks"
-    cut = f"the text was cut to fit the broker's largest packet of {max_packet:,} bytes: {advice}"
+    what = "the text was cut" if data["text"] else "this was shortened"
+    cut = f"{what} to fit the broker's largest packet of {max_packet:,} bytes: raise that limit to have it whole"
     notice = f"{data['notice']}; {cut}" if "notice" in data else cut
     room = most - len(encode(data | {"notice": notice, "text": ""}))
     if room >= 0:

@@ -35,13 +35,8 @@ def test_it_has_as_many_whole_characters_as_fit(text: str, more: int) -> None:
 
 def test_it_says_so() -> None:
     _, final = cut(replace(FINAL, text="a" * 2000), ENOUGH)
-    said = "the text was cut to fit the broker's largest packet of 2,000 bytes: the chunks had it whole"
+    said = "the text was cut to fit the broker's largest packet of 2,000 bytes: raise that limit to have it whole"
     assert (final["truncated"], final["notice"]) == (True, said)
-
-
-def test_it_does_not_speak_of_chunks_that_were_not_sent() -> None:
-    _, final = cut(replace(FINAL, text="a" * 2000, seq=0), ENOUGH)
-    assert final["notice"].endswith(": raise that limit, or ask for chunks")
 
 
 def test_it_keeps_an_earlier_notice() -> None:

@@ -1,4 +1,4 @@
-"""A live box under hostile messages: ``scripts/fuzz`` sends it 100,000 of them, the suite some thousand.
+"""A live box under hostile messages: ``scripts/fuzz`` sends it 120,000 of them, the suite some thousand.
 
 Everything is real: mosquitto, the agent's process, its models. What is held against the box is seen from outside.
 """
@@ -7,10 +7,11 @@ import argparse
 import asyncio
 import json
 import os
+import re
 import secrets
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -30,6 +31,7 @@ from tests.brokers import Broker
 from tests.devices import VERSIONS
 from tests.fuzz import packets
 from tests.fuzz.ledger import Ledger, Silent
+from tests.fuzz.memory import Sample, growth, settled, slope
 from tests.fuzz.messages import Fuzz, Shot
 from tests.fuzz.properties import CAMERA, NODE
 
@@ -45,28 +47,8 @@ BOX: dict[str, Any] = {
     "queue": {"max_jobs": 2000},
     "limits": {"max_tokens": 3},
 }
-# Memory is sampled when everything sent is answered, so that no burst of large messages is in it; after a fifth of the
-# messages, but not before the agent has seen some of every kind. Of the samples' halves, the most are compared.
-_SETTLED = 10_000
-_SAMPLES = 20
-_GROWTH, _GROWTH_BYTES = 1.05, 3 << 20
-
-
-@dataclass(frozen=True)
-class Sample:
-    """The agent at one moment.
-
-    Attributes:
-        agent, workers: resident memory, in bytes.
-        descriptors: the agent's open files.
-        pids: of the agent and its workers.
-
-    """
-
-    agent: int
-    workers: int
-    descriptors: int
-    pids: tuple[int, ...]
+# Where memory is looked at, the senders pause: nothing is under way.
+_PAUSES = 20
 
 
 @dataclass
@@ -77,13 +59,6 @@ class Result:
     ledger: Ledger
     samples: list[Sample]
     findings: list[str]
-
-    @property
-    def peaks(self) -> tuple[int, int]:
-        """The agent's most memory at rest in the first and in the second half of the samples, in bytes."""
-        settled = self.samples[1:]  # the first one is from before all messages
-        half = (len(settled) + 1) // 2
-        return max(each.agent for each in settled[:half]), max(each.agent for each in settled[half:] or settled)
 
 
 class Client:
@@ -131,8 +106,8 @@ class Client:
         self._client.publish(shot.topic, shot.payload, shot.qos, shot.retain, properties)
 
 
-async def fuzz(box: Box, port: int, seed: int, count: int) -> Result:
-    """Send ``count`` messages to a running box whose models are loaded."""
+async def fuzz(box: Box, port: int, seed: int, count: int, pauses: int = _PAUSES) -> Result:
+    """Send ``count`` messages to a running box whose models are loaded, and look at it ``pauses`` times."""
     ledger, shots = Ledger(), iter(Fuzz(seed))
     begun = time.monotonic()
     async with (
@@ -144,46 +119,69 @@ async def fuzz(box: Box, port: int, seed: int, count: int) -> Result:
     ):
         senders = (five_a, five_b, three_a, three_b)
         await listener.listen(ledger, f"{NODE}/res/#", "clients/#", "others/#")
-        samples, findings = [sample(box)], []
-        settled = max(count // 5, _SETTLED)
+        samples, findings = [_sample(box, 0)], []
+        looks = {count * number // pauses for number in range(1, pauses + 1)}
         try:
-            for number, shot in enumerate(islice(shots, count)):
+            for number, shot in enumerate(islice(shots, count), 1):
                 await ledger.room()
                 ledger.ask(shot)
                 if shot.packet is not None:
                     await packets.send(port, shot.client, *shot.packet)
                 else:
                     senders[number % (2 if shot.properties else 4)].send(shot)
-                if number >= settled and number % (count // _SAMPLES) == 0:
-                    await ledger.quiet()
-                    samples.append(sample(box))
-            await ledger.quiet()
+                if number in looks:
+                    await _rest(ledger, senders, number)
+                    samples.append(_sample(box, number))
         except Silent as silent:
             findings.append(str(silent))
-        samples.append(sample(box))
+            samples.append(_sample(box, number))
         findings += [f"the broker closed {each}" for client in (listener, *senders) for each in client.disconnects]
     result = Result(time.monotonic() - begun, ledger, samples, findings + ledger.findings() + _logged(box))
-    result.findings.extend(_compared(result, judge_memory=count > _SETTLED))
+    result.findings.extend(_compared(samples))
     return result
 
 
-def sample(box: Box) -> Sample:
-    """Look at the agent and its workers."""
+async def _rest(ledger: Ledger, senders: Sequence[Client], number: int) -> None:
+    """Wait until the box has handled all that was sent, what has no answer too: a connection's messages keep order."""
+    for index, sender in enumerate(senders):
+        shot = _marker(number, index)
+        ledger.ask(shot)
+        sender.send(shot)
+    await ledger.quiet()
+
+
+def _marker(number: int, sender: int) -> Shot:
+    """Make an honest job that is behind all that its sender has sent, and answered behind all that.
+
+    At QoS 2: a broker hands such a message on in its second round, behind those that were sent before.
+    """
+    client, job_id = f"m{number}-{sender}", "marker"
+    payload = b'{"id":"%s","prompt":"What is the capital of France?","max_tokens":1}' % job_id.encode()
+    topic = f"{NODE}/req/{client}/text"
+    return Shot("marker", client, topic, payload, 2, finals="one", job_id=job_id, honest=True)
+
+
+def _sample(box: Box, sent: int) -> Sample:
     workers = sorted(box.workers)
-    descriptors = len(list(Path(f"/proc/{box.pid}/fd").iterdir()))
-    return Sample(resident_bytes(box.pid), sum(map(resident_bytes, workers)), descriptors, (box.pid, *workers))
+    status = Path(f"/proc/{box.pid}/status").read_text(encoding="utf-8")
+    (peak,) = re.findall(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    return Sample(
+        sent,
+        resident_bytes(box.pid),
+        int(peak) * 1024,
+        sum(map(resident_bytes, workers)),
+        len(list(Path(f"/proc/{box.pid}/fd").iterdir())),
+        (box.pid, *workers),
+    )
 
 
-def _compared(result: Result, *, judge_memory: bool) -> list[str]:
-    first, last = result.samples[0], result.samples[-1]
-    found = []
+def _compared(samples: Sequence[Sample]) -> list[str]:
+    first, last = samples[0], samples[-1]
+    found = growth(samples)
     if first.pids != last.pids:
         found.append(f"processes ended: {first.pids} became {last.pids}")
     if first.descriptors != last.descriptors:
         found.append(f"the agent has {last.descriptors} open files, and had {first.descriptors}")
-    before, after = result.peaks
-    if judge_memory and after > max(before * _GROWTH, before + _GROWTH_BYTES):
-        found.append(f"the agent grew from {before:,} to {after:,} bytes")
     return found
 
 
@@ -218,20 +216,27 @@ async def _main(arguments: argparse.Namespace) -> int:
         async with box:
             await box.logged("engine.model_loaded", 2)
             result = await fuzz(box, broker.port, arguments.seed, arguments.messages)
-    ledger, first, last = result.ledger, result.samples[0], result.samples[-1]
-    print(f"{result.seconds:.0f} s, {arguments.messages / result.seconds:.0f} messages/s, {ledger.finals:,} finals")
-    print("codes: " + ", ".join(f"{code} {times:,}" for code, times in ledger.codes.most_common()))
-    print("kinds: " + ", ".join(f"{kind} {times:,}" for kind, times in sorted(ledger.kinds.items())))
-    print("the agent's memory at rest, most of two halves: {:,} and {:,} bytes; ".format(*result.peaks), end="")
-    print(f"its open files {first.descriptors} and {last.descriptors}; its workers {last.workers:,} bytes")
-    for finding in result.findings[:50]:
-        print(f"FOUND: {finding}")
-    print(f"{len(result.findings)} findings")
+    print(*report(result, arguments.messages), sep="\n")
     return 1 if result.findings else 0
+
+
+def report(result: Result, count: int) -> Iterator[str]:
+    """Yield what was seen, line by line."""
+    ledger, last = result.ledger, result.samples[-1]
+    yield f"{result.seconds:.0f} s, {count / result.seconds:.0f} messages/s, {ledger.finals:,} finals"
+    for title, counted in (("sent", ledger.sorts), ("codes", ledger.codes), ("kinds", ledger.kinds)):
+        yield f"{title}: " + ", ".join(f"{name} {times:,}" for name, times in counted.most_common())
+    yield "the agent's memory at rest, in MB: " + " ".join(f"{each.agent / 1e6:.1f}" for each in result.samples)
+    late = settled(result.samples)
+    judged = f"{slope(late):+.1f} bytes a message in the last {len(late)}" if late else "too few to be judged"
+    yield f"{judged}; the most at any moment {last.peak / 1e6:.1f} MB; its workers {last.workers / 1e6:.1f} MB"
+    yield "its open files: " + " ".join(str(each.descriptors) for each in result.samples)
+    yield from (f"FOUND: {finding}" for finding in result.findings[:50])
+    yield f"{len(result.findings)} findings"
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="scripts/fuzz", description=__doc__)
-    parser.add_argument("--messages", type=int, default=100_000)
+    parser.add_argument("--messages", type=int, default=120_000)
     parser.add_argument("--seed", type=int, default=secrets.randbits(32), help="the same one makes the same messages")
     raise SystemExit(asyncio.run(_main(parser.parse_args())))

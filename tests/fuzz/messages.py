@@ -10,6 +10,9 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, Literal
 
+from paho.mqtt.client import topic_matches_sub
+
+from agent.contract.topics import Topics
 from tests.contract.pictures import PNG, text
 from tests.fuzz import packets, payloads, properties
 from tests.fuzz.payloads import Hostile, Maker
@@ -18,6 +21,8 @@ from tests.fuzz.properties import CAMERA, NODE
 # Of the config topics: few, so that what the box remembers of them is all there early, and memory can be compared.
 _TOLD = 40
 _QOS = (0, 1, 1, 1, 2)
+_TOPICS = Topics(*NODE.split("/"))
+_FILTERS = (*_TOPICS.requests, _TOPICS.camera_config("+"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,7 @@ class Shot:
         job_id: under which they must come, if that is sure.
         honest: whether it must succeed.
         packet: to be sent as it is, over a connection of its own, in this version of MQTT.
+        repeat: whether its client has said it before.
 
     """
 
@@ -46,6 +52,21 @@ class Shot:
     job_id: str | None = None
     honest: bool = False
     packet: tuple[int, bytes] | None = None
+    repeat: bool = False
+
+    @property
+    def sort(self) -> str:
+        """What it counts as: not everything that is sent is hostile, and not everything hostile gets to the box."""
+        if self.packet is not None:
+            return "malformed packets"
+        if self.repeat:
+            return "repeats"
+        if self.kind == "marker":
+            return "markers"
+        if self.kind == "victim" or self.honest:
+            return "honest"
+        ours = any(topic_matches_sub(each, self.topic) for each in _FILTERS)
+        return "hostile, on the box's topics" if ours else "hostile, on other topics"
 
 
 class Fuzz:
@@ -85,7 +106,7 @@ class Fuzz:
             shot = kind()
             if shot.packet is None and not shot.honest and self._rng.random() < 0.3:
                 shot = self._decorated(shot)
-            if shot.finals == "one" and shot.job_id is not None:
+            if shot.finals == "one" and shot.job_id is not None and not shot.repeat:
                 self._named.append(shot)
             yield shot
 
@@ -135,7 +156,7 @@ class Fuzz:
         """Say again what was said: the same id, nothing new to answer."""
         if not self._named:
             return self._honest_text()
-        return self._rng.choice(self._named)
+        return replace(self._rng.choice(self._named), repeat=True)
 
     def _cancel(self) -> Shot:
         client, payload = self._client, self._rng.choice(_CANCELS)

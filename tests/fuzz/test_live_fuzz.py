@@ -24,7 +24,7 @@ async def test_hostile_messages_are_each_answered_and_leave_no_trace(
     with quiet_broker as broker:
         async with Box(tmp_path, broker.port, Path(), models=models, **BOX) as box:
             await box.logged("engine.model_loaded", 2)
-            result = await fuzz(box, broker.port, seed=4, count=3000)
+            result = await fuzz(box, broker.port, seed=4, count=3000, pauses=2)
     assert result.findings == []
 
 
