@@ -28,6 +28,25 @@ apt_install() {
     done
 }
 
+# Finds mosquitto, which Debian keeps where only root's PATH looks, or installs it.
+ensure_broker() {
+    PATH=$PATH:/usr/local/sbin:/usr/sbin
+    export PATH
+    if ! command -v mosquitto >/dev/null || ! command -v mosquitto_pub >/dev/null; then
+        apt_install mosquitto mosquitto-clients ||
+            die "this runs a real broker: install mosquitto and mosquitto-clients, and run it again"
+    fi
+}
+
+# run_tests_module MODULE ARGUMENTS...: a program of the tests', in the folder that it was called from.
+run_tests_module() {
+    ensure_broker
+    ensure_venv dev
+    PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
+    export PYTHONPATH
+    exec "$venv/bin/python" -P -m "$@"
+}
+
 # Finds the Python to make .venv with: $PYTHON, or else python3.
 find_python() {
     python=${PYTHON:-python3}
