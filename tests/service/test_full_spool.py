@@ -1,5 +1,12 @@
 """A spool that holds as much as it may: requests are refused for now, and what is under way goes on."""
 
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from agent.bus import Subscription
+from agent.bus.connection import Connection
 from agent.contract.jobs import Key
 from agent.settings import Spool
 from agent.testing import FakeEngine
@@ -46,3 +53,33 @@ async def test_a_repeat_of_a_running_job_is_not_refused_for_want_of_room(start: 
         attempt.start()
         attempt.finish()
         assert (await device.final("j1"))["state"] == "SUCCEEDED"
+
+
+async def test_what_comes_before_the_box_is_online_again_is_refused_too(
+    start: Start, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker sends what it kept for us right behind its CONNACK, long before a SUBACK over a slow link."""
+    engine, suback = FakeEngine(), asyncio.Event()
+    subscribe = Connection.subscribe
+
+    async def slowly(self: Connection, subscriptions: Sequence[Subscription]) -> None:
+        await subscribe(self, subscriptions)
+        await suback.wait()
+
+    async with start(engine, drain_s=0.01, spool=Spool(max_jobs=1)) as service:
+        device.publish("text", {"id": "j1", "prompt": "x"})
+        attempt = await engine.attempt(Key("dev7", "j1"))
+        monkeypatch.setattr(Connection, "subscribe", slowly)
+        assert service.bus._connection is not None
+        service.bus._connection._network.stop()
+        for number in range(5):
+            device.publish("text", {"id": f"late{number}", "prompt": "x"})
+        for number in range(5):
+            assert (await device.final(f"late{number}"))["state"] == "REJECTED"
+        suback.set()
+        attempt.start()
+        attempt.finish()
+        await device.final("j1")
+        await service.outbox.flush()
+        device.publish("text", {"id": "j2", "prompt": "x"})
+        (await engine.attempt(Key("dev7", "j2"))).start()
