@@ -222,6 +222,7 @@ class Service:
                     _log.debug("spool.expired", finals=dropped)
             except SpoolError as error:
                 _log.error("spool.failed", error=str(error))
+            self.outbox.wake()  # for finals that a mending of the spool has posted again, which nobody else tells of
             await asyncio.sleep(_CLOCK_EVERY_S)
 
     async def _follow_clock(self, clock: WallClock) -> None:

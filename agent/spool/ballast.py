@@ -49,8 +49,8 @@ class Ballast:
 
     def _fill(self) -> None:
         disk = os.statvfs(self._path.parent)
-        # Room for twice what is missing: else it would take the last page itself, and be given back and made again
-        # by turns.
+        # What is missing, and as much as the whole besides: else it would take the last page itself, and be given
+        # back and made again by turns.
         if disk.f_bavail * disk.f_frsize < 2 * SIZE - self._size:
             return
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

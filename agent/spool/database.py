@@ -2,16 +2,16 @@
 
 import contextlib
 import math
-import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from agent.contract.jobs import Job, Key
+from agent.spool.files import make
 from agent.spool.records import Receipt, Room, SpoolFull, StoredFinal, Unfinished, Unsent
 from agent.spool.schema import VERSION, prepare
-from agent.spool.sickness import DamagedRowError, refused
+from agent.spool.sickness import DamagedError, checked, refused
 
 # Finals dropped in one operation, so that no accept waits behind a day's worth of them.
 _EXPIRED_AT_ONCE = 256
@@ -54,10 +54,11 @@ class Database:
         self._droppable = True
         self.live_bytes = 0
         try:
-            # Made here and not by SQLite, which would let others read the prompts in it.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            emptied = make(path)
         except OSError as error:
             raise refused(error, f"cannot open {path} ({error}): check what it is and who owns it") from error
+        if emptied:
+            raise DamagedError("it is empty, and its WAL is not")
         self._connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
         # The connection keeps every statement below prepared: they are fewer than its cache of 128.
         self._execute = self._connection.execute
@@ -67,7 +68,7 @@ class Database:
                 self._number("SELECT count(*) FROM requests"), self._number("SELECT count(*) FROM outbox")
             )
             self.next_unsent = max(next_unsent, self._number("SELECT coalesce(max(seq), 0) + 1 FROM outbox"))
-            self._shift: float = self._execute("SELECT coalesce(max(shift), 0.0) FROM clock").fetchone()[0]
+            (self._shift,) = checked(self._execute("SELECT coalesce(max(shift), 0.0) FROM clock").fetchone(), float)
             self._page = self._number("PRAGMA page_size")
         except BaseException:
             self.close()
@@ -128,13 +129,12 @@ class Database:
         select = "SELECT client, id, job, received_at, attempt, canceled FROM requests ORDER BY seq"
         # Closed even if a row makes no sense: an open cursor keeps the lock, and the file could not be mended.
         with contextlib.closing(self._execute(select)) as rows:
-            try:
-                return [
-                    Unfinished(Key(client, job_id), _readable(job), received_at + self._shift, attempt, bool(canceled))
-                    for client, job_id, job, received_at, attempt, canceled in rows
-                ]
-            except TypeError as error:
-                raise DamagedRowError(str(error)) from error
+            return [
+                Unfinished(Key(client, job_id), _readable(job), received_at + self._shift, attempt, bool(canceled))
+                for client, job_id, job, received_at, attempt, canceled in (
+                    checked(row, str, str, bytes, float, int, int) for row in rows
+                )
+            ]
 
     def accept(self, key: Key, job: bytes, received_at: float) -> Receipt | SpoolFull:
         """Keep a request, unless its key is known, or there is no room for another.
@@ -211,7 +211,12 @@ class Database:
             " FROM outbox JOIN finals ON finals.seq = final WHERE outbox.seq > ? ORDER BY outbox.seq LIMIT ?"
         )
         with contextlib.closing(self._execute(select, (after, limit))) as rows:
-            return [Unsent(seq, Key(client, job_id), *rest) for seq, client, job_id, *rest in rows]
+            return [
+                Unsent(seq, Key(client, job_id), *rest)
+                for seq, client, job_id, *rest in (
+                    checked(row, int, str, str, bytes, str, (bytes, type(None))) for row in rows
+                )
+            ]
 
     def sent(self, seqs: Sequence[int]) -> None:
         """Take finals out of the outbox, and drop those that nobody can ask for again."""
@@ -231,12 +236,19 @@ class Database:
         ).rowcount
 
     def clock_jumped(self, by_s: float, now: float) -> None:
-        """Let all stamps move along with the wall clock, but for those of the rows that were stamped since."""
+        """Let all stamps move along with the wall clock, but for those of the rows that were stamped since.
+
+        None goes beyond ``now``: an earlier run may have stamped rows with a clock that was right, before this one
+        started in the past.
+        """
         late = (-by_s, now - _NOTICED_S - self._shift, now + _NOTICED_S - self._shift)
         self._execute("UPDATE requests SET received_at = received_at + ? WHERE received_at BETWEEN ? AND ?", late)
         self._execute("UPDATE finals SET finished_at = finished_at + ? WHERE finished_at BETWEEN ? AND ?", late)
         self._shift += by_s
         self._execute("UPDATE clock SET shift = ?", (self._shift,))
+        ahead = (now - self._shift, now + _NOTICED_S - self._shift)
+        self._execute("UPDATE requests SET received_at = ? WHERE received_at > ?", ahead)
+        self._execute("UPDATE finals SET finished_at = ? WHERE finished_at > ?", ahead)
 
     def tell(self, camera: str, policy: bytes) -> None:
         """Keep a camera's policy in the place of its last one; an empty one leaves none."""
@@ -246,7 +258,8 @@ class Database:
 
     def told(self) -> dict[str, bytes]:
         """Return the policies that are kept, by camera."""
-        return dict(self._execute("SELECT name, policy FROM cameras").fetchall())
+        rows = self._execute("SELECT name, policy FROM cameras").fetchall()
+        return dict(checked(row, str, bytes) for row in rows)
 
     def forget_cameras(self) -> None:
         """Drop all policies."""

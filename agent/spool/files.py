@@ -14,6 +14,8 @@ from agent.spool.sickness import refused
 _KEPT = 3
 # What belongs to a database. The WAL is renamed first: left behind, it would be read into whatever has the name next.
 _SUFFIXES = ("-wal", "-shm", "-journal", "")
+# SQLite's own page size, since 2016.
+_PAGE = 4096
 
 
 @contextlib.contextmanager
@@ -41,15 +43,47 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
+def make(path: Path) -> bool:
+    """Make a database's file if need be, and tell whether it was emptied: it has nothing in it, but its WAL has.
+
+    SQLite takes such a file for a new one, and deletes the WAL. With one page of zeros it is a damaged one, of which
+    all that the WAL holds can be read.
+    """
+    # Made here and not by SQLite, which would let others read the prompts in it.
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        wal = path.with_name(path.name + "-wal")
+        emptied = not os.fstat(descriptor).st_size and wal.exists() and wal.stat().st_size > 0
+        if emptied:
+            os.ftruncate(descriptor, _PAGE)
+    finally:
+        os.close(descriptor)
+    return emptied
+
+
 def set_aside(path: Path) -> Path:
     """Give a damaged database a name with the time in it, and return that; the oldest such file but a few goes."""
     aside = path.with_name(f"{path.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S}")
     for suffix in _SUFFIXES:
         with contextlib.suppress(FileNotFoundError):
             path.with_name(path.name + suffix).replace(aside.with_name(aside.name + suffix))
-    for old in sorted(path.parent.glob(f"{path.name}.damaged-*T{'[0-9]' * 6}"))[:-_KEPT]:
+    # A clock that is behind gives the latest the lowest name.
+    for old in [each for each in _set_aside(path) if each != aside][: 1 - _KEPT]:
         remove(old)
     return aside
+
+
+def remove_oldest_aside(path: Path) -> bool:
+    """Remove the oldest database that was set aside; False if there is none, or the disk does not let it go."""
+    for old in _set_aside(path)[:1]:
+        with contextlib.suppress(OSError):
+            remove(old)
+            return True
+    return False
+
+
+def _set_aside(path: Path) -> list[Path]:
+    return sorted(path.parent.glob(f"{path.name}.damaged-*T{'[0-9]' * 6}"))
 
 
 def remove(path: Path) -> None:

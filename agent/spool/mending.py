@@ -9,7 +9,8 @@ import contextlib
 import os
 import sqlite3
 import sys
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import structlog
 
 from agent.spool import schema
 from agent.spool.files import remove, set_aside, synced
-from agent.spool.sickness import passes
+from agent.spool.sickness import DamagedError, Kinds, UnreadableError, checked, is_io_error, passes
 
 _log = structlog.get_logger(__name__)
 
@@ -25,7 +26,7 @@ _log = structlog.get_logger(__name__)
 # that leads to others leads to some thousand rows.
 _GAP = 10_000
 # What a row must be made of, or it is damaged itself.
-_COLUMNS: dict[str, dict[str, type | tuple[type, ...]]] = {
+_COLUMNS: dict[str, dict[str, Kinds]] = {
     "finals": {
         "seq": int,
         "client": str,
@@ -47,29 +48,45 @@ _COLUMNS: dict[str, dict[str, type | tuple[type, ...]]] = {
     },
     "outbox": {"seq": int, "final": int},
 }
+# What else names the rows of a table: its indexes, by the column that they begin with, are pages of their own.
+_INDEXES = {
+    "finals": {"finals_by_age": "finished_at", "sqlite_autoindex_finals_1": "client"},
+    "requests": {"sqlite_autoindex_requests_1": "client"},
+    "outbox": {"sqlite_autoindex_outbox_1": "final"},
+}
 
 _Row = tuple[Any, ...]
+_NOTHING = object()
 
 
-def mend(path: Path, why: str, next_unsent: int) -> None:
+def mend(path: Path, why: str, next_unsent: int, given_up: Collection[str] = ()) -> None:
     """Put a new database at ``path``, with all rows of the damaged one that can be read.
 
     Args:
         path: of the damaged one, which nobody has open.
         why: for the log.
         next_unsent: a final that gets a new place in the outbox gets none before this.
+        given_up: tables that the disk could not read before: what it cannot read of them now is lost.
 
     Raises:
-        sqlite3.Error, OSError: the disk does not let it be; the damaged one is where it was.
+        UnreadableError: the disk could not read a table.
+        sqlite3.Error, OSError, MemoryError: it cannot be done now.
+            In every case the damaged one is where it was.
 
     """
     mending, mended = _beside(path)
     remove(mending)
-    os.close(os.open(mending, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    with contextlib.closing(_reader(path)) as damaged, contextlib.closing(_new(mending)) as new:
-        new.execute("BEGIN")
-        carried = _carry_over(damaged, new, next_unsent)
-        new.execute("COMMIT")
+    try:
+        os.close(os.open(mending, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        with contextlib.closing(_reader(path)) as damaged, contextlib.closing(_new(mending)) as new:
+            new.execute("BEGIN")
+            carried = _carry_over(damaged, new, next_unsent, given_up)
+            new.execute("COMMIT")
+    except BaseException:
+        # Else it would be half a spool that keeps the disk full until the next try.
+        with contextlib.suppress(OSError):
+            remove(mending)
+        raise
     mending.replace(mended)
     _log.error("spool.damaged", path=str(path), why=why, **carried)
     go_on(path)
@@ -109,14 +126,35 @@ def _new(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _carry_over(damaged: sqlite3.Connection, new: sqlite3.Connection, next_unsent: int) -> dict[str, int]:
+def _carry_over(
+    damaged: sqlite3.Connection, new: sqlite3.Connection, next_unsent: int, given_up: Collection[str]
+) -> dict[str, int]:
     """Copy the rows, and return how many of what there were."""
-    _, finals = _copied(damaged, new, "finals", "TRUE")
-    # A key that has both is finished.
-    _, requests = _copied(damaged, new, "requests", "(?2, ?3) NOT IN (SELECT client, id FROM finals)")
-    outbox_whole, outbox = _copied(damaged, new, "outbox", "?2 IN (SELECT seq FROM finals)")
+    cameras, clock, finals, requests, outbox = (
+        _Reading(damaged, table, given_up) for table in ("cameras", "clock", "finals", "requests", "outbox")
+    )
+    for way in ("", "DESC"):
+        for row in cameras.rows(f"SELECT name, policy FROM cameras ORDER BY name {way}"):  # noqa: S608
+            with contextlib.suppress(DamagedError):
+                new.execute("INSERT OR IGNORE INTO cameras VALUES (?, ?)", checked(row, str, bytes))
+    shift = None
+    for row in clock.rows("SELECT shift FROM clock LIMIT 1"):
+        with contextlib.suppress(DamagedError):
+            (shift,) = checked(row, float)
+            new.execute("UPDATE clock SET shift = ?", row)
+    # As if it had just come or ended, which for one may be late, but is never too early.
+    now = time.time() - (shift or 0.0)
+    kept = _copied(finals, new, "TRUE", {"finished_at": now, "correlation": None, "repeatable": 1})
+    # A key that has both is finished. Of a job that cannot be read the key is answered all the same.
+    unfinished = {"received_at": now, "attempt": 1, "canceled": 0, "job": b""}
+    waiting = _copied(requests, new, "(?2, ?3) NOT IN (SELECT client, id FROM finals)", unfinished)
+    unsent = _copied(outbox, new, "?2 IN (SELECT seq FROM finals)", {})
+    if shift is None:
+        # The stamps may be off by decades, and all jobs too late.
+        new.execute("UPDATE finals SET finished_at = ?", (now,))
+        new.execute("UPDATE requests SET received_at = ?", (now,))
     again = 0
-    if not outbox_whole:
+    if not outbox.whole:
         # Nobody knows any more which of the finals are sent: they may arrive twice, but not never.
         again = new.execute(
             "INSERT INTO outbox (seq, final) SELECT row_number() OVER (ORDER BY seq) - 1"
@@ -124,37 +162,38 @@ def _carry_over(damaged: sqlite3.Connection, new: sqlite3.Connection, next_unsen
             " FROM finals WHERE seq NOT IN (SELECT final FROM outbox)",
             (next_unsent,),
         ).rowcount
-    reading = _Reading(damaged)
-    for way in ("", "DESC"):
-        for name, policy in reading.rows(f"SELECT name, policy FROM cameras ORDER BY name {way}"):  # noqa: S608
-            if isinstance(name, str) and isinstance(policy, bytes):
-                new.execute("INSERT OR IGNORE INTO cameras VALUES (?, ?)", (name, policy))
-    for (shift,) in reading.rows("SELECT shift FROM clock LIMIT 1"):
-        if isinstance(shift, float):
-            new.execute("UPDATE clock SET shift = ?", (shift,))
-    return {"requests": requests, "finals": finals, "unsent": outbox + again, "sent_again": again}
+    return {"requests": waiting, "finals": kept, "unsent": unsent + again, "sent_again": again}
 
 
-def _copied(damaged: sqlite3.Connection, new: sqlite3.Connection, table: str, fits: str) -> tuple[bool, int]:
-    """Copy the rows of a table that fit, and tell whether it was whole, and how many there were."""
-    columns = _COLUMNS[table]
+def _copied(reading: "_Reading", new: sqlite3.Connection, fits: str, defaults: dict[str, Any]) -> int:
+    """Copy the rows of a table that fit; ``defaults`` stand for values that make no sense. Return how many it were."""
+    columns = _COLUMNS[reading.table]
     places = ", ".join(f"?{number}" for number in range(1, len(columns) + 1))
-    insert = f"INSERT OR IGNORE INTO {table} ({', '.join(columns)}) SELECT {places} WHERE {fits}"
-    reading, sound, copied = _Reading(damaged), True, 0
-    for row in reading.walk(table, columns):
-        if all(isinstance(value, kind) for value, kind in zip(row, columns.values(), strict=True)):
-            copied += new.execute(insert, row).rowcount
+    insert = f"INSERT OR IGNORE INTO {reading.table} ({', '.join(columns)}) SELECT {places} WHERE {fits}"
+    copied, lost = 0, 0
+    for row in reading.walk(columns):
+        values = [
+            value if isinstance(value, kind) else defaults.get(name, _NOTHING)
+            for value, (name, kind) in zip(row, columns.items(), strict=True)
+        ]
+        if _NOTHING in values:
+            lost += 1
+            # Not its key, which may be rubbish of any size: by its number it is found in the file that is set aside.
+            _log.error("spool.row_lost", table=reading.table, seq=row[0])
         else:
-            sound = False
-    return reading.whole and sound, copied
+            copied += new.execute(insert, values).rowcount
+    reading.whole &= not lost
+    return copied
 
 
 class _Reading:
-    """What can be read of a damaged database; ``whole`` while nothing was missed."""
+    """What can be read of a damaged ``table``; ``whole`` while nothing was missed."""
 
-    def __init__(self, damaged: sqlite3.Connection) -> None:
-        self._damaged = damaged
+    def __init__(self, damaged: sqlite3.Connection, table: str, given_up: Collection[str]) -> None:
+        self.table = table
         self.whole = True
+        self._damaged = damaged
+        self._given_up = table in given_up
 
     def rows(self, query: str, *values: int) -> Iterator[_Row]:
         """Yield rows up to the first damage."""
@@ -163,11 +202,13 @@ class _Reading:
         except sqlite3.Error as error:
             if passes(error):
                 raise
+            if is_io_error(error) and not self._given_up:
+                raise UnreadableError(self.table, error) from error
             self.whole = False
 
-    def walk(self, table: str, columns: Iterable[str]) -> Iterator[_Row]:
-        """Yield rows from both ends of a table up to where it is damaged, and one by one from in between."""
-        select = f"SELECT {', '.join(columns)} FROM {table} NOT INDEXED"  # noqa: S608
+    def walk(self, columns: Iterable[str]) -> Iterator[_Row]:
+        """Yield rows from both ends of the table up to where it is damaged, and one by one from in between."""
+        select = f"SELECT {', '.join(columns)} FROM {self.table} NOT INDEXED"  # noqa: S608
         low, high, again = 0, sys.maxsize, 0
         for row in self.rows(f"{select} ORDER BY seq"):
             if row[0] > low:
@@ -186,6 +227,12 @@ class _Reading:
                 break
             high = row[0]
             yield row
+        yield from self._between(select, low, high)
+
+    def _between(self, select: str, low: int, high: int) -> Iterator[_Row]:
+        for seq in self._named():
+            if isinstance(seq, int) and low < seq < high:
+                yield from self.rows(f"{select} WHERE seq = ?", seq)
         missed = 0
         for seq in range(low + 1, high):
             found = list(self.rows(f"{select} WHERE seq = ?", seq))
@@ -193,3 +240,13 @@ class _Reading:
             missed = 0 if found else missed + 1
             if missed > _GAP:
                 break
+
+    def _named(self) -> Iterator[Any]:
+        """Yield the numbers of rows that something outside the table names; some twice."""
+        for way in ("", "DESC"):
+            for index, column in _INDEXES[self.table].items():
+                query = f"SELECT seq FROM {self.table} INDEXED BY {index} ORDER BY {column} {way}"  # noqa: S608
+                yield from (seq for (seq,) in self.rows(query))
+            if self.table == "finals":
+                query = f"SELECT final FROM outbox NOT INDEXED ORDER BY seq {way}"  # noqa: S608
+                yield from (seq for (seq,) in self.rows(query))

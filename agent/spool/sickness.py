@@ -3,6 +3,7 @@
 import errno
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 from agent.spool.records import SpoolError, SpoolSick
 
@@ -10,8 +11,29 @@ from agent.spool.records import SpoolError, SpoolSick
 _SICK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 
 
-class DamagedRowError(sqlite3.DatabaseError):
-    """A row is not made of what it should be."""
+class DamagedError(sqlite3.DatabaseError):
+    """The file, or a row, is not made of what it should be."""
+
+
+class UnreadableError(Exception):
+    """The disk did not let a ``table`` be read, which may pass."""
+
+    def __init__(self, table: str, error: sqlite3.Error) -> None:
+        super().__init__(f"the disk fails while {table} is read ({error})")
+        self.table = table
+
+
+Kinds = type | tuple[type, ...]
+_Row = tuple[Any, ...]
+
+
+def checked(row: _Row, *kinds: Kinds) -> _Row:
+    """Return a row, or raise `DamagedError` if it is of other kinds: SQLite keeps a text in a column of numbers."""
+    for value, kind in zip(row, kinds, strict=True):
+        if not isinstance(value, kind):
+            # Which value stays untold: it may be of a prompt.
+            raise DamagedError(f"a row has a {type(value).__name__} where it cannot be")
+    return row
 
 
 def is_damage(error: BaseException) -> bool:
@@ -21,17 +43,24 @@ def is_damage(error: BaseException) -> bool:
     """
     if isinstance(error, sqlite3.OperationalError) and not hasattr(error, "sqlite_errorcode"):
         return True
-    return isinstance(error, DamagedRowError) or _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    return isinstance(error, DamagedError) or _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def wants_room(error: BaseException) -> bool:
     """Whether room on the disk may help. A quota that is used up is an I/O error to SQLite."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
     return _code(error) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 
 
 def passes(error: BaseException) -> bool:
     """Whether it is no damage at all, and what could not be read now can be read later."""
-    return _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOMEM)
+    return _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CANTOPEN)
+
+
+def is_io_error(error: BaseException) -> bool:
+    """Whether the disk did not do what it was asked; of a read, whether that is damage shows when it is asked again."""
+    return _code(error) == sqlite3.SQLITE_IOERR
 
 
 def explained(error: sqlite3.Error, path: Path) -> SpoolError:

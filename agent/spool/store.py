@@ -15,15 +15,18 @@ import structlog
 
 from agent.spool.ballast import SIZE, Ballast
 from agent.spool.database import Counts, Database
+from agent.spool.files import remove_oldest_aside
 from agent.spool.mending import go_on, mend
 from agent.spool.records import Room, SpoolSick
 from agent.spool.schema import SchemaError
-from agent.spool.sickness import explained, is_damage, refused, wants_room
+from agent.spool.sickness import UnreadableError, explained, is_damage, is_io_error, refused, wants_room
 
 _log = structlog.get_logger(__name__)
 
 # Between two tries to mend a file: each reads all of it, and a disk that damages it anew wins nothing by haste.
 _MEND_AGAIN_S = 10.0
+# Between two tries to read a table on a disk that fails: time for a bus or a card to be reset.
+_READ_AGAIN_S = 3.0
 
 
 @dataclass(slots=True, eq=False)
@@ -117,8 +120,11 @@ class Store:
             for operation in batch:
                 operation.result = operation.work(database)
 
-        self._make_room(database)
-        database.transact(work, durable=any(operation.durable for operation in batch))
+        durable = any(operation.durable for operation in batch)
+        # What brings nothing needs no room; and reads must not fail of a disk that takes no writes.
+        if durable:
+            self._make_room(database)
+        database.transact(work, durable=durable)
 
     def _probe(self) -> None:
         database = self._ready()
@@ -156,14 +162,17 @@ class Store:
             SpoolError: nothing helps.
 
         """
-        while True:
-            try:
-                return work()
-            except (sqlite3.Error, SchemaError) as error:
-                if isinstance(error, SchemaError) or is_damage(error):
-                    self._mend(error)
-                elif not (wants_room(error) and self._ballast.give(kept)):
-                    raise explained(error, self._path) from error
+        try:
+            while True:
+                try:
+                    return work()
+                except (sqlite3.Error, SchemaError) as error:
+                    if isinstance(error, SchemaError) or is_damage(error):
+                        self._mend(error)
+                    elif not (wants_room(error) and self._ballast.give(kept)):
+                        raise explained(error, self._path) from error
+        except MemoryError as error:
+            raise SpoolSick(f"no memory is left to use {self._path}: end other programs on the box") from error
 
     def _mend(self, why: Exception) -> None:
         """Replace the file. What is in it and cannot be read is lost; what was told to be durable is carried over."""
@@ -174,12 +183,23 @@ class Store:
                 f"{self._path} is damaged ({why}), and will be mended: check the health of its disk"
             ) from why
         self._mend_at = now + _MEND_AGAIN_S
+        given_up: set[str] = set()
         while True:
             try:
-                return mend(self._path, str(why), self._next_unsent)
+                return mend(self._path, str(why), self._next_unsent, given_up)
+            except UnreadableError as error:
+                # The thread waits, and everybody with it: the next try could be one of another start, which would
+                # not know that this one failed, and so never take a bad sector for one.
+                _log.error("spool.unreadable", path=str(self._path), error=str(error), retry_in_s=_READ_AGAIN_S)
+                time.sleep(_READ_AGAIN_S)
+                given_up.add(error.table)
             except (sqlite3.Error, OSError) as error:
-                if not (wants_room(error) and self._ballast.give(0)):
+                if not (wants_room(error) and self._ballast.give(0)) and not self._removed_for(error):
                     advice = (
                         f"{self._path} is damaged ({why}) and cannot be mended now ({error}): free some on its disk"
                     )
                     raise SpoolSick(advice) from error
+
+    def _removed_for(self, error: Exception) -> bool:
+        """Remove a file that was set aside, if there is one and room is what is missing: not for a disk that fails."""
+        return wants_room(error) and not is_io_error(error) and remove_oldest_aside(self._path)

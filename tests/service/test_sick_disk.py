@@ -168,6 +168,19 @@ async def test_a_repeat_of_a_finished_job_is_not_refused_for_the_disk(
         assert await device.final("j1", 2) == first
 
 
+async def test_a_final_that_is_posted_without_anybody_telling_goes_out(
+    start: Start, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.service._CLOCK_EVERY_S", 0.01)
+    async with start(FakeEngine(words=["Hi"])) as service:
+        device.publish("text", {"id": "j1", "prompt": "x"})
+        first = await device.final("j1")
+        await eventually(lambda: service.spool.unsent == 0)
+        # As a mending does it that has lost the outbox.
+        await service.spool.cancel(Key("dev7", "j1"))
+        assert await device.final("j1", 2) == first
+
+
 async def test_a_disk_that_hangs_does_not_hold_up_the_shutdown(
     start: Start, device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -116,6 +116,14 @@ async def test_nobody_looks_again_for_finals_to_drop_until_one_is_sent(small: Sp
     assert [each for each in statements if each.startswith("DELETE")] == []
 
 
+async def test_a_crowded_spool_is_read_on_a_disk_that_takes_no_writes(small: Spool) -> None:
+    await asyncio.gather(*(small.finish(final(f"f{n}", b"x" * 4000)) for n in range(900)))
+    await small.sent([row.seq for row in await small.outgoing(0, 890)])
+    await small._do(lambda database: database._execute("PRAGMA query_only = ON"), durable=False)
+    assert await small.known(key("f899")) is Receipt.FINISHED
+    assert len(await small.outgoing(0, 100)) == 10
+
+
 async def test_once_they_are_sent_there_is_room_again(small: Spool) -> None:
     await asyncio.gather(*(small.finish(final(f"f{n}", b"x" * 4000)) for n in range(300)))
     await send_all(small)

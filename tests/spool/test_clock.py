@@ -34,6 +34,24 @@ async def test_a_final_is_kept_for_as_long_as_it_would_have_been(spool: Spool, b
     assert await spool.expire(200_001.0 + by_s) == 1
 
 
+async def test_what_an_earlier_run_stamped_with_the_right_clock_is_not_moved_into_the_future(
+    spool: Spool, path: Path
+) -> None:
+    years = 56 * 365 * DAY
+    await spool.finish(final("a", finished_at=years))
+    await spool.sent([1])
+    await spool.accept(job("b"), years)
+    await spool.close()
+    # The box starts in 1970, and is told the time two days after those stamps.
+    again = await Spool.open(path)
+    now = years + 2 * DAY
+    await again.clock_jumped(years, now)
+    assert [each.received_at for each in await again.recover()] == [now]
+    assert await again.expire(now) == 0
+    assert await again.expire(now + 1.0) == 1
+    await again.close()
+
+
 async def test_what_comes_after_the_jump_has_its_own_stamp(spool: Spool) -> None:
     await spool.clock_jumped(DAY, 2000.0 + DAY)
     await spool.accept(job("a"), 2001.0 + DAY)
