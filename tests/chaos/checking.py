@@ -1,6 +1,7 @@
 """What the agent promises, as rules over what was seen of a run."""
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
@@ -8,10 +9,15 @@ from itertools import groupby, pairwise
 from typing import NamedTuple
 
 from agent.contract.jobs import Key
-from tests.chaos.history import BY_BROKER, History, Told
+from tests.chaos.history import History, Told
 
-# What a process that did the same work twice may have more: the allocator's and SQLite's caches.
-_GROWTH = 1.10
+# What a process that did the same work twice may have more: the allocator's and SQLite's caches. 2,100 jobs and 220
+# faults left 2.5 % more than the first eight jobs.
+_GROWTH = 1.05
+# One for each model.
+_WORKERS = 2
+# From the broker's PUBACK to its file: it saves after every change, in milliseconds, on a machine that is not busy.
+_UNSAVED_S = 2.0
 _BROKEN = {"service.failed", "request.broke", "job.broke"}
 _STORED = {"job.finished", "job.refused"}
 
@@ -34,9 +40,11 @@ def check(history: History) -> list[Violation]:
         stray,
         changed,
         run_again,
+        never_run,
         out_of_order,
         incomplete,
         spliced,
+        recited,
         leaked,
         broken,
     )
@@ -46,49 +54,71 @@ def check(history: History) -> list[Violation]:
 def unanswered(history: History) -> Iterator[Violation]:
     """See that every request has a final at its client, and that only a killed broker made a repeat needed for it."""
     heard = {told.key for told in history.heard if told.kind == "final"}
-    for key in sorted(history.asked - heard):
-        yield Violation("unanswered", _name(key), f"its client heard no final: {history.lost(key)}")
+    for key in sorted(history.asked.keys() - heard):
+        yield Violation("unanswered", _name(key), f"its client heard no final: {history.lost(key).by}")
     for key, lost in sorted(history.repeated.items()):
-        if lost not in BY_BROKER or not history.broker_kills:
-            yield Violation("unanswered", _name(key), f"{lost}, and the broker was killed {history.broker_kills} times")
+        if not lost.when or not all(_unsaved(history, when) for when in lost.when):
+            kills = [outage.began for outage in history.outages if outage.how == "kill"]
+            yield Violation("unanswered", _name(key), f"{lost.by}, at {lost.when}; the broker was killed at {kills}")
 
 
 def stray(history: History) -> Iterator[Violation]:
     """See that every final answers a request: one under an id that nobody used is of a request that lost its own."""
-    for key in sorted({told.key for told in history.finals()} - history.asked):
+    for key in sorted({told.key for told in history.finals()} - history.asked.keys()):
         yield Violation("stray", _name(key), "nobody used this id")
 
 
 def changed(history: History) -> Iterator[Violation]:
     """See that all finals of a job are the same."""
-    distinct: defaultdict[Key, set[str]] = defaultdict(set)
+    distinct: defaultdict[Key, set[bytes]] = defaultdict(set)
     for told in history.finals():
-        distinct[told.key].add(json.dumps(told.body, sort_keys=True))
+        distinct[told.key].add(told.payload)
     for key, finals in sorted(distinct.items()):
         if len(finals) > 1:
-            yield Violation("changed", _name(key), " <> ".join(sorted(finals)))
+            yield Violation("changed", _name(key), " <> ".join(sorted(final.decode() for final in finals)))
 
 
 def run_again(history: History) -> Iterator[Violation]:
-    """See that nothing starts once its final is stored, and that the final is of the last attempt."""
+    """See that nothing starts once its final is stored, that no attempt starts twice, and the last one has the final.
+
+    A worker's death gives a job its next attempt, whose number is on disk only before its first word: an agent that is
+    killed between its start and that gives the number again.
+    """
     seen: dict[Key, Told] = {}
     for told in sorted(history.finals(), key=lambda each: each.at):
         seen.setdefault(told.key, told)
+    spoke = _spoke(history)
     stored: set[Key] = set()
+    requeued: set[tuple[Key, int]] = set()
+    started: set[tuple[Key, int]] = set()
     for event in history.log:
         key = Key(event.get("client", ""), event.get("id", ""))
         if event["event"] in _STORED:
             stored.add(key)
+        elif event["event"] == "job.requeued":
+            requeued.add((key, event["attempt"]))
         elif event["event"] == "job.started":
-            attempt = event["attempt"]
+            attempt, at = event["attempt"], _seconds(event["timestamp"])
+            run = key, attempt
             if key in stored:
                 yield Violation("run again", _name(key), f"attempt {attempt} was started after its final was stored")
-            elif key in seen and _seconds(event["timestamp"]) > seen[key].at:
-                yield Violation("run again", _name(key), f"attempt {attempt} was started after its final was published")
+            elif key in seen and at > seen[key].at:
+                yield Violation("run again", _name(key), f"attempt {attempt} was started after its final was seen")
             elif key in seen and attempt > seen[key].body["attempt"]:
                 yield Violation(
                     "run again", _name(key), f"attempt {attempt} ran, the final is of {seen[key].body['attempt']}"
                 )
+            elif run in started and (run not in requeued or at > spoke.get(run, math.inf)):
+                yield Violation("run again", _name(key), f"attempt {attempt} was started twice")
+            started.add(run)
+
+
+def never_run(history: History) -> Iterator[Violation]:
+    """See that what succeeded was run, by the attempt that it says."""
+    started = _started(history)
+    succeeded = {(told.key, told.body["attempt"]) for told in history.finals() if told.body["state"] == "SUCCEEDED"}
+    for key, attempt in sorted(succeeded - started.keys()):
+        yield Violation("never run", _name(key), f"it succeeded, and its attempt {attempt} was not started")
 
 
 def out_of_order(history: History) -> Iterator[Violation]:
@@ -105,27 +135,32 @@ def out_of_order(history: History) -> Iterator[Violation]:
 
 
 def incomplete(history: History) -> Iterator[Violation]:
-    """See that the chunks that the agent sent have no gap, as long as its connection held."""
-    started = {
-        (event["client"], event["id"], event["attempt"]): _seconds(event["timestamp"])
-        for event in history.log
-        if event["event"] == "job.started"
-    }
+    """See that the chunks that the agent sent have no gap, and are as many as it counts, as long as its link held."""
+    started = _started(history)
     for key, events in _by_job(history.in_order):
         for attempt, told in groupby((each for each in events if each.kind == "chunk"), lambda each: _place(each)[0]):
             chunks = list(told)
-            held = started.get((*key, attempt), 0.0) > history.connected[chunks[0].connection]
+            held = started.get((key, attempt), 0.0) > history.connected[chunks[0].connection]
             if held and _place(chunks[0])[1] != 0:
                 yield Violation("incomplete", _name(key), f"the first is {_brief(chunks[0])}")
             for before, after in pairwise(chunks):
                 if before.connection == after.connection and _place(after)[1] > _place(before)[1] + 1:
                     yield Violation("incomplete", _name(key), f"{_brief(after)} after {_brief(before)}")
+        final = next((each for each in events if each.kind == "final"), None)
+        if final is None:
+            continue
+        attempt, count = _place(final)
+        # It counts what it could send: words for which there was no connection are in no chunk.
+        if started.get((key, attempt), 0.0) > history.connected[final.connection]:
+            places = {_place(each) for each in events if each.kind == "chunk"}
+            if missing := [seq for seq in range(count) if (attempt, seq) not in places]:
+                yield Violation("incomplete", _name(key), f"chunks {missing} of {_brief(final)} were not sent")
 
 
 def spliced(history: History) -> Iterator[Violation]:
     """See that the chunks of a final's attempt are its text, or where the link was lost meanwhile, its beginning.
 
-    Every other attempt said the same, too, as far as it came: the model is greedy.
+    Every other attempt said the same, too, as far as it came, where the words were not drawn by chance.
     """
     for key, events in _by_job([*history.in_order, *history.heard]):
         said: defaultdict[int, dict[int, str]] = defaultdict(dict)
@@ -145,13 +180,25 @@ def spliced(history: History) -> Iterator[Violation]:
         if links - {0} == {final.connection} and len(said[attempt]) == count and _joined(said[attempt]) != text:
             yield Violation("spliced", _name(key), f"{_joined(said[attempt])!r} was streamed, and {text!r} is final")
         for each, words in said.items():
-            if (each == attempt or final.body["state"] == "SUCCEEDED") and not text.startswith(_joined(words)):
+            same = each == attempt or (final.body["state"] == "SUCCEEDED" and key not in history.sampled)
+            if same and not text.startswith(_joined(words)):
                 yield Violation("spliced", _name(key), f"attempt {each} said {_joined(words)!r}, the final {text!r}")
 
 
+def recited(history: History) -> Iterator[Violation]:
+    """See that what was written under fire is what the model writes when it is left alone."""
+    texts = {told.key: told.body["text"] for told in history.finals() if told.body["state"] == "SUCCEEDED"}
+    for key, again in sorted(history.recited.items()):
+        if again in texts and texts[again] != texts[key]:
+            yield Violation("recited", _name(key), f"{texts[key]!r}, and left alone {texts[again]!r}")
+
+
 def leaked(history: History) -> Iterator[Violation]:
-    """See that memory and open files are back where they were."""
+    """See that memory, open files and workers are back where they were."""
     warm, left_alone, at_end = history.quiet
+    for each in history.quiet:
+        if each.workers != _WORKERS:
+            yield Violation("leaked", "workers", f"there are not {_WORKERS}: {each}")
     if left_alone.pid != at_end.pid:
         yield Violation("leaked", "the agent", "its process was left alone, and is another one now")
     for before, after in ((warm, at_end), (left_alone, at_end)):
@@ -164,14 +211,47 @@ def leaked(history: History) -> Iterator[Violation]:
 
 
 def broken(history: History) -> Iterator[Violation]:
-    """See that no defect shows in the log, and that the agent never ended by itself."""
+    """See that no defect shows in the log, that the agent never ended by itself, and that its workers came back."""
     for death in history.deaths:
         yield Violation("broken", "the agent", death)
+    for missed in history.missed:
+        yield Violation("broken", "a fault", missed)
     for event in history.log:
         if event["event"] in _BROKEN or "exception" in event:
             yield Violation("broken", event["event"], json.dumps(event))
     for line in history.unread:
         yield Violation("broken", "the log has what is no event", line)
+
+
+def _unsaved(history: History, when: float) -> bool:
+    """Whether the broker may have lost what it took on then: it was killed right after, or was down."""
+    for kill in (outage for outage in history.outages if outage.how == "kill"):
+        since = kill.began - _UNSAVED_S
+        for stop in (outage for outage in history.outages if outage.how == "stop"):
+            if stop.began < since < stop.over:
+                since = stop.began  # what came while it was stopped, it read afterwards
+        if since <= when <= kill.over:
+            return True
+    return False
+
+
+def _started(history: History) -> dict[tuple[Key, int], float]:
+    """Return when each attempt was started."""
+    return {
+        (Key(event["client"], event["id"]), event["attempt"]): _seconds(event["timestamp"])
+        for event in history.log
+        if event["event"] == "job.started"
+    }
+
+
+def _spoke(history: History) -> dict[tuple[Key, int], float]:
+    """Return when each attempt first said that it ran, or what."""
+    spoke: dict[tuple[Key, int], float] = {}
+    for told in history.sent:
+        if told.kind == "chunk" or told.body["state"] in {"started", "restarted"}:
+            run = told.key, told.body["attempt"]
+            spoke[run] = min(told.at, spoke.get(run, math.inf))
+    return spoke
 
 
 def _by_job(events: Iterable[Told]) -> Iterator[tuple[Key, list[Told]]]:

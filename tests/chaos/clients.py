@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import time
 from collections import defaultdict
 from contextlib import suppress
 from functools import cache
@@ -43,7 +44,7 @@ class Client:
                 count += 1
                 match heard.topic.split("/"):
                     case [*_, job_id, ("state" | "chunk" | "final") as kind]:
-                        self._history.told(Key(self._name, job_id), kind, heard.body)
+                        self._history.told(Key(self._name, job_id), kind, heard.payload)
                         if kind == "final":
                             self._finals[job_id].set()
 
@@ -57,7 +58,9 @@ class Client:
 
     def ask(self, ask: Ask) -> None:
         """Publish a request."""
-        self._history.asked.add(ask.key)
+        self._asked(ask.key)
+        if ask.fields.get("temperature"):
+            self._history.sampled.add(ask.key)
         job_id = ask.key.id
         match ask.form:
             case "text":
@@ -83,12 +86,15 @@ class Client:
         """
         self._markers += 1
         marker = Key(self._name, f"marker-{self._markers}")
-        self._history.asked.add(marker)
+        self._asked(marker)
         while not self.answered(marker.id):
             self._device.publish("text", {"id": marker.id, "prompt": 5})
             with suppress(TimeoutError):
                 async with asyncio.timeout(_MARKER_S):
                     await self.final(marker.id)
+
+    def _asked(self, key: Key) -> None:
+        self._history.asked.setdefault(key, []).append(time.time())
 
 
 @cache

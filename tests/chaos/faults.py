@@ -2,14 +2,19 @@
 
 import asyncio
 import os
+import shutil
 import signal
+import sqlite3
+import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 
+from agent.contract.jobs import Key
 from tests.boxes import Box
 from tests.brokers import Broker
-from tests.chaos.history import History
+from tests.chaos.history import History, Outage
 from tests.chaos.plan import Fault
 from tests.chaos.proxy import Link
 from tests.filesystems import full
@@ -18,14 +23,25 @@ from tests.filesystems import full
 _RESTART_S = 1.0
 # A drain, and what may come on top of it. An agent that takes longer counts as one that did not end.
 _END_S = 60.0
+# Until there is a worker or a connection to hit. The agent starts a worker again after 30 s at the most, and connects
+# again after 60 s; the broker or the agent may have been gone before that.
+_AWAY_S = 120.0
 _DELAY_S = 0.15
 
 
 class Unit:
-    """Keeps the agent running as systemd would, and tells deaths of its own from those that it was dealt."""
+    """Keeps the agent running as systemd would, and tells deaths of its own from those that it was dealt.
 
-    def __init__(self, box: Box, history: History) -> None:
+    Args:
+        box: the agent.
+        spool: its file, which is looked into after each of its ends.
+        history: where its deaths, and the finals that it had stored, are written down.
+
+    """
+
+    def __init__(self, box: Box, spool: Path, history: History) -> None:
         self._box = box
+        self._spool = spool
         self._history = history
         self._may_run = asyncio.Event()
         self._may_run.set()
@@ -44,6 +60,7 @@ class Unit:
                 self._runs.clear()
                 assert self._box._process is not None
                 code = await asyncio.to_thread(self._box._process.wait)
+                await asyncio.to_thread(self._look_into_spool)
                 self._ended.set()
                 if self._may_run.is_set():
                     self._history.deaths.append(f"it ended by itself with status {code}")
@@ -52,6 +69,16 @@ class Unit:
                     self._history.deaths.append(f"it ended upon a signal with status {code}")
         finally:
             await self._box.kill()
+            self._look_into_spool()
+
+    def _look_into_spool(self) -> None:
+        """Take note of the finals that it had stored: it may have died before it said so anywhere."""
+        now = time.time()
+        try:
+            for final in stored_finals(self._spool):
+                self._history.stored.setdefault(final, now)
+        except sqlite3.Error as error:
+            self._history.deaths.append(f"it left a spool that cannot be read ({error})")
 
     async def pid(self) -> int:
         """Wait until it runs, and return its process id."""
@@ -111,14 +138,33 @@ class Faults:
 
     async def strike(self, fault: Fault) -> None:
         """Let a fault happen, and be over."""
-        if fault.target == "disk" and self._disk is None:
+        name = f"{fault.target}: {fault.how}"
+        try:
+            async with asyncio.timeout(_AWAY_S):
+                pid = await self._there(fault.target)
+        except TimeoutError:
+            self._history.missed.append(f"{name} had nothing to hit for {_AWAY_S:.0f} s")
             return
-        async with self._striking(fault):
-            self._history.struck[f"{fault.target}: {fault.how}"] += 1
-            await asyncio.sleep(fault.seconds)
+        async with self._striking(fault, pid):
+            self._history.struck[name] += 1
+            with suppress(TimeoutError, ProcessLookupError):
+                async with asyncio.timeout(fault.seconds):
+                    # A stopped worker that the agent gives up is gone.
+                    await (_ended(pid) if "worker" in fault.target else asyncio.Event().wait())
+
+    async def _there(self, target: str) -> int:
+        """Wait until a target can be hit; return its process id, or 0 for one whose process is no matter."""
+        match target:
+            case "agent":
+                return await self._unit.pid()
+            case "text worker" | "vision worker":
+                return await self._worker(target)
+            case "link":
+                await self._link.opened()
+        return 0
 
     @asynccontextmanager
-    async def _striking(self, fault: Fault) -> AsyncIterator[None]:
+    async def _striking(self, fault: Fault, pid: int) -> AsyncIterator[None]:
         match fault.target, fault.how:
             case "agent", "kill":
                 async with self._unit.down(signal.SIGKILL):
@@ -126,14 +172,11 @@ class Faults:
             case "agent", "restart":
                 async with self._unit.down(signal.SIGTERM):
                     yield
-            case "agent", "stop":
-                with _stopped(await self._unit.pid()):
-                    yield
-            case ("text worker" | "vision worker") as target, "kill":
-                _send(await self._worker(target), signal.SIGKILL)
+            case "text worker" | "vision worker", "kill":
+                _send(pid, signal.SIGKILL)
                 yield
-            case ("text worker" | "vision worker") as target, "stop":
-                with _stopped(await self._worker(target)):
+            case "agent" | "text worker" | "vision worker", "stop":
+                with _stopped(pid):
                     yield
             case "broker", _:
                 async with self._broker_struck(fault.how):
@@ -148,6 +191,7 @@ class Faults:
 
     @asynccontextmanager
     async def _broker_struck(self, how: str) -> AsyncIterator[None]:
+        began = time.time()
         if how == "stop":
             self._broker.freeze()
             yield
@@ -156,6 +200,7 @@ class Faults:
             await asyncio.to_thread(self._broker.kill)
             yield
             await asyncio.to_thread(self._broker.start)
+        self._history.outages.append(Outage(how, began, time.time()))
 
     @contextmanager
     def _link_struck(self, how: str) -> Iterator[None]:
@@ -187,6 +232,20 @@ class Faults:
             await asyncio.sleep(0.01)  # /proc offers nothing to wait on
 
 
+def stored_finals(spool: Path) -> list[tuple[Key, bytes]]:
+    """Return the finals in the spool of an agent that is down, from a copy: nothing is done to its own file."""
+    with tempfile.TemporaryDirectory() as folder:
+        for suffix in ("", "-wal"):
+            with suppress(FileNotFoundError):
+                shutil.copy(spool.with_name(spool.name + suffix), folder)
+        copy = Path(folder) / spool.name
+        if not copy.exists():  # it died before it made one
+            return []
+        with closing(sqlite3.connect(copy)) as database:
+            found = database.execute("SELECT client, id, payload FROM finals")
+            return [(Key(client, job_id), payload) for client, job_id, payload in found]
+
+
 @contextmanager
 def _stopped(pid: int) -> Iterator[None]:
     """Stop a process for a while."""
@@ -208,7 +267,7 @@ def _command(pid: int) -> bytes:
 
 
 async def _ended(pid: int) -> None:
-    """Wait for the end of a child, and leave it to be reaped."""
+    """Wait for the end of a process, and leave it to be reaped."""
     loop, descriptor, ended = asyncio.get_running_loop(), os.pidfd_open(pid), asyncio.Event()
     loop.add_reader(descriptor, ended.set)
     try:

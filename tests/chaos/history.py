@@ -1,11 +1,13 @@
 """What was seen of a run from outside."""
 
 import asyncio
+import json
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias, get_args
+from functools import cached_property
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 from agent.contract.jobs import Key
 from agent.publisher import Event
@@ -23,6 +25,7 @@ class Told:
     """An event of a job, as it passed by.
 
     Attributes:
+        payload: its bytes, which are what may not change.
         at: when, in seconds since the epoch.
         connection: on which of the agent's connections it left, from 1; 0 for what a client heard.
 
@@ -30,22 +33,54 @@ class Told:
 
     key: Key
     kind: Event
-    body: dict[str, Any]
+    payload: bytes
     at: float = 0.0
     connection: int = 0
+
+    @cached_property
+    def body(self) -> dict[str, Any]:
+        """The payload, read."""
+        found: dict[str, Any] = json.loads(self.payload)
+        return found
+
+
+class Outage(NamedTuple):
+    """A time in which the broker was killed or stopped, in seconds since the epoch."""
+
+    how: str
+    began: float
+    over: float
+
+
+class Lost(NamedTuple):
+    """Who lost a request or its final, and each time that the one who lost it had taken it on."""
+
+    by: str
+    when: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class Quiet:
-    """The agent's process at rest: its resident bytes, its open files by what they are, and its threads."""
+    """The agent's process at rest.
+
+    Attributes:
+        resident: bytes.
+        files: open ones, by what they are.
+        workers: how many processes it has started.
+
+    """
 
     pid: int
     resident: int
     files: Counter[str]
     threads: int
+    workers: int
 
     def __str__(self) -> str:
-        return f"pid {self.pid}, {self.resident / 1e6:.1f} MB, {self.files.total()} open files, {self.threads} threads"
+        return (
+            f"pid {self.pid}, {self.resident / 1e6:.1f} MB, {self.files.total()} open files, {self.threads} threads,"
+            f" {self.workers} workers"
+        )
 
 
 @dataclass
@@ -53,10 +88,12 @@ class History:
     """What the proxy, the clients, the agent's log and its supervisor saw.
 
     Attributes:
-        asked: requests that clients published.
+        asked: requests that clients published, and each time that they did, in seconds since the epoch.
+        sampled: those whose words are drawn by chance, so that no two attempts say the same.
         acknowledged: requests whose PUBACK the agent sent.
         sent: what the agent published, in order.
-        taken: jobs of whose final the broker sent its PUBACK.
+        stored: finals that were in the agent's spool while it was down, and when they were first seen there.
+        taken: jobs of whose final the broker sent its PUBACK, and each time that it did.
         heard: what clients heard, in order.
         connected: when the agent began each of its connections, in seconds since the epoch.
         log: the agent's log.
@@ -64,35 +101,38 @@ class History:
         deaths: how the agent ended by itself.
         quiet: the agent at rest: warm, when its process was left alone from then on, and at the end.
         repeated: requests that had to be asked for again at the end, and who lost what.
+        recited: jobs that were asked for once more under a new id when all was quiet, and that id.
+        outages: of the broker.
         struck: faults that happened, by kind.
+        missed: faults that found nothing to hit.
         under_way: how many jobs had no final each time that something struck.
 
     """
 
-    asked: set[Key] = field(default_factory=set)
+    asked: dict[Key, list[float]] = field(default_factory=dict)
+    sampled: set[Key] = field(default_factory=set)
     acknowledged: set[Key] = field(default_factory=set)
     sent: list[Told] = field(default_factory=list)
-    taken: set[Key] = field(default_factory=set)
+    stored: dict[tuple[Key, bytes], float] = field(default_factory=dict)
+    taken: dict[Key, list[float]] = field(default_factory=dict)
     heard: list[Told] = field(default_factory=list)
     connected: dict[int, float] = field(default_factory=dict)
     log: list[dict[str, Any]] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
     deaths: list[str] = field(default_factory=list)
     quiet: list[Quiet] = field(default_factory=list)
-    repeated: dict[Key, str] = field(default_factory=dict)
+    repeated: dict[Key, Lost] = field(default_factory=dict)
+    recited: dict[Key, Key] = field(default_factory=dict)
+    outages: list[Outage] = field(default_factory=list)
     struck: Counter[str] = field(default_factory=Counter)
+    missed: list[str] = field(default_factory=list)
     under_way: list[int] = field(default_factory=list)
     _moments: defaultdict[Moment, asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
 
     @property
-    def broker_kills(self) -> int:
-        """How often the broker was killed: it may lose what it has acknowledged and not saved yet."""
-        return self.struck["broker: kill"]
-
-    @property
     def owed(self) -> set[Key]:
         """Requests that the agent has acknowledged and whose final the broker does not have."""
-        return self.acknowledged - self.taken
+        return self.acknowledged - self.taken.keys()
 
     @property
     def in_order(self) -> list[Told]:
@@ -102,15 +142,16 @@ class History:
         """
         return sorted(self.sent, key=lambda told: told.connection)
 
-    def lost(self, key: Key) -> str:
+    def lost(self, key: Key) -> Lost:
         """Say why a request has no final at its client, now that everything has come to rest."""
         if key in self.taken:
-            return BY_BROKER[1]
-        return BY_AGENT if key in self.acknowledged else BY_BROKER[0]
+            return Lost(BY_BROKER[1], tuple(self.taken[key]))
+        return Lost(BY_AGENT) if key in self.acknowledged else Lost(BY_BROKER[0], tuple(self.asked.get(key, ())))
 
     def finals(self) -> Iterator[Told]:
         """Yield every final that was seen anywhere."""
         yield from (told for told in (*self.sent, *self.heard) if told.kind == "final")
+        yield from (Told(key, "final", payload, at) for (key, payload), at in self.stored.items())
 
     async def next(self, moment: Moment) -> None:
         """Wait for what passes the proxy next."""
@@ -120,9 +161,9 @@ class History:
         """Let those go on who wait for this."""
         self._moments.pop(moment, asyncio.Event()).set()
 
-    def told(self, key: Key, kind: Event, body: dict[str, Any], connection: int = 0) -> None:
+    def told(self, key: Key, kind: Event, payload: bytes, connection: int = 0) -> None:
         """Take note of an event that passes by now."""
         kept = self.sent if connection else self.heard
-        kept.append(Told(key, kind, body, time.time(), connection))
+        kept.append(Told(key, kind, payload, time.time(), connection))
         if connection:
             self.passed(kind)

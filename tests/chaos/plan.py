@@ -47,8 +47,15 @@ _FAULTS = {
 # The one that the promises are about comes twice as often.
 _KINDS = (*_FAULTS, ("agent", "kill"))
 _SPARES_THE_AGENT = tuple(kind for kind in _KINDS if kind not in {("agent", "kill"), ("agent", "restart")})
-# The agent notices a dead link after one and a half of its keepalives of 5 s. One black hole in six lasts longer.
-_DEAD_LINK_S = (8.0, 10.0)
+# One in six of these lasts until the other side gives up: on a link after one and a half keepalives of 5 s, on a worker
+# after 10 s or ten times its longest step, which was 2 s after the agent had been stopped itself.
+_GIVEN_UP_S = {
+    ("link", "black hole"): (8.0, 10.0),
+    ("agent", "stop"): (12.0, 16.0),
+    ("broker", "stop"): (12.0, 16.0),
+    ("text worker", "stop"): (25.0, 30.0),
+    ("vision worker", "stop"): (25.0, 30.0),
+}
 # A request is on disk, and a job's final stored and sent, within some milliseconds of what passes the proxy.
 _AT_ONCE_S, _ANY_TIME_S = 0.003, 0.4
 # The last part of a run leaves the agent's process alone, so that its memory and files can be compared.
@@ -112,9 +119,10 @@ class Settle:
 Step: TypeAlias = Ask | Repeat | Cancel | Strike | Settle
 
 
-def make(seed: int, jobs: int, faults: int) -> list[Step]:
-    """Make a plan."""
+def make(seed: int, jobs: int, faults: int, *, disk: bool = True) -> list[Step]:
+    """Make a plan; ``disk`` is whether there is one to be filled. If not, other faults take the place of that."""
     random = Random(seed)
+    kinds, sparing = ([kind for kind in each if disk or kind[0] != "disk"] for each in (_KINDS, _SPARES_THE_AGENT))
     steps: list[tuple[float, Step]] = []
     for number in range(jobs):
         ask = _ask(random, number)
@@ -124,9 +132,9 @@ def make(seed: int, jobs: int, faults: int) -> list[Step]:
     first, last = min(5, jobs), max(jobs - 5, 0)
     settle = jobs * (1 - _LAST_PART)
     steps.append((settle, Settle()))
-    strikes = _strikes(random, _KINDS, round(faults * (1 - _LAST_PART)))
+    strikes = _strikes(random, kinds, round(faults * (1 - _LAST_PART)))
     steps += _spread(random, strikes, first, settle)
-    strikes = _strikes(random, _SPARES_THE_AGENT, faults - round(faults * (1 - _LAST_PART)))
+    strikes = _strikes(random, sparing, faults - round(faults * (1 - _LAST_PART)))
     steps += _spread(random, strikes, settle, last)
     return [step for _, step in sorted(steps, key=lambda each: each[0])]
 
@@ -150,8 +158,10 @@ def _fields(random: Random, number: int) -> dict[str, Any]:
     long = (
         " ".join(f"It has {count} doors." for count in range(random.randint(10, 40))) if random.random() < 0.1 else ""
     )
-    # Greedy, so that every attempt says the same.
-    fields: dict[str, Any] = {"prompt": f"Tell me story number {number}, about {subject}. {long}", "temperature": 0}
+    fields: dict[str, Any] = {"prompt": f"Tell me story number {number}, about {subject}. {long}"}
+    # Greedy, so that every attempt says the same and a text can be compared; or by chance, so that no two do, and one
+    # that goes on where another stopped is found out.
+    fields["temperature"] = 1 if random.random() < 0.25 else 0
     fields["max_tokens"] = random.randint(100, 160) if random.random() < 0.03 else random.randint(4, 24)
     if random.random() < 0.08:
         fields["deadline_s"] = round(random.uniform(0.3, 6), 1)
@@ -193,8 +203,8 @@ def _strikes(random: Random, kinds: Sequence[tuple[str, str]], count: int) -> li
 
 def _fault(random: Random, target: str, how: str) -> Fault:
     shortest, longest = _FAULTS[target, how]
-    if how == "black hole" and random.random() < 1 / 6:
-        shortest, longest = _DEAD_LINK_S
+    if (target, how) in _GIVEN_UP_S and random.random() < 1 / 6:
+        shortest, longest = _GIVEN_UP_S[target, how]
     return Fault(target, how, round(random.uniform(shortest, longest), 2))
 
 

@@ -46,7 +46,7 @@ class Tap:
         """Take what the broker said."""
         for packet in self._from_broker.feed(data):
             if packet.kind == PUBACK and packet.mid in self._finals:
-                self._history.taken.add(self._finals.pop(packet.mid))
+                self._history.taken.setdefault(self._finals.pop(packet.mid), []).append(time.time())
                 self._history.passed("taken")
             elif packet.kind == PUBLISH:
                 message = read_publish(packet, v5=self._v5)
@@ -59,7 +59,7 @@ class Tap:
         match message.topic.split("/"):
             case [_, _, "res", client, job_id, ("state" | "chunk" | "final") as kind]:
                 key = Key(client, job_id)
-                self._history.told(key, kind, json.loads(message.payload), self._connection)
+                self._history.told(key, kind, message.payload, self._connection)
                 if kind == "final":
                     self._finals[message.mid] = key
 
@@ -99,6 +99,7 @@ class Link:
         self._history = history
         self._connections = 0
         self._open: set[_Both] = set()
+        self._is_open = asyncio.Event()
         self._forgotten: set[_Both] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._delay_s = 0.0
@@ -118,6 +119,10 @@ class Link:
         await self._server.wait_closed()
         if self._defects:
             raise ExceptionGroup("the proxy broke", self._defects)
+
+    async def opened(self) -> None:
+        """Wait until there is a connection to disturb."""
+        await self._is_open.wait()
 
     def cut(self) -> None:
         """End every connection with a RST, both ways."""
@@ -171,12 +176,15 @@ class Link:
             return
         both = (writer, broker_writer)
         self._open.add(both)
+        self._is_open.set()
         pumps = [
             asyncio.create_task(self._pump(reader, broker_writer, tap.from_agent)),
             asyncio.create_task(self._pump(broker_reader, writer, tap.from_broker)),
         ]
         await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         self._open.discard(both)
+        if not self._open:
+            self._is_open.clear()
         if self._swallows:
             # That one side gave up reaches the other as little: the broker learns of it when it is taken over.
             self._forgotten.add(both)

@@ -3,14 +3,18 @@
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import and_
 from pathlib import Path
+from statistics import median_low
 from typing import Any
 
 import pytest
 
+from agent.bench.rig import children
 from agent.contract.jobs import Key
 from agent.metrics import resident_bytes
 from tests.boxes import Box
@@ -33,6 +37,10 @@ _REST_S = 300.0
 # For what a fault waits for to pass the proxy. Where everything is down already, it strikes all the same.
 _MOMENT_S = 3.0
 _DISK_BYTES = 64 << 20
+# What is momentary in a process at rest is not in all of so many looks.
+_LOOKS = 5
+# The share of the greedy texts that are asked for again when all is quiet.
+_RECITED = 0.1
 _CAMERA = {"prompt": "What is in the picture?", "detail": "low", "max_tokens": 16}
 
 
@@ -73,6 +81,7 @@ class Run:
             await self._struck()
         await self._settled()
         await self._ask_again()
+        await self._recite()
         await self._rest("end")
 
     async def _do(self, step: Step, tasks: asyncio.TaskGroup) -> None:
@@ -146,16 +155,34 @@ class Run:
         if missing:
             await self._settled()
 
+    async def _recite(self) -> None:
+        """Ask again, under new ids, for some texts that were written under fire: those of the most attempts first."""
+        history = self._stage.history
+        finals = {told.key: told.body for told in history.heard if told.kind == "final"}
+        greedy = [
+            ask
+            for key, ask in self._asks.items()
+            if ask.fields.get("temperature") == 0 and key in finals and finals[key]["state"] == "SUCCEEDED"
+        ]
+        greedy.sort(key=lambda ask: finals[ask.key]["attempt"], reverse=True)
+        async with asyncio.TaskGroup() as tasks:
+            for ask in greedy[: round(len(greedy) * _RECITED)]:
+                fields = {name: value for name, value in ask.fields.items() if name != "deadline_s"}
+                again = replace(ask, key=Key(ask.key.client, f"again-{ask.key.id}"), fields=fields)
+                history.recited[ask.key] = again.key
+                await self._do(again, tasks)
+
     async def _rest(self, name: str) -> None:
         """Have both workers loaded and nothing under way, and take note of what the agent holds then."""
         fields = {"max_tokens": 4, "temperature": 0}
-        for number in range(4):
+        looks = []
+        for number in range(_LOOKS):
             for form in ("text", "picture"):
                 key = Key(next(iter(CLIENTS)), f"{name.replace(' ', '-')}-{form}-{number}")
                 self._client(key).ask(Ask(key, form, {"prompt": f"What is in picture {number}?", **fields}))
                 await self._final(key)
-        pid = await self._stage.unit.pid()
-        quiet = _quiet(pid)
+            looks.append(_look(await self._stage.unit.pid()))
+        quiet = at_rest(looks)
         self._stage.history.quiet.append(quiet)
         self._tell(f"at rest ({name}): {quiet}")
 
@@ -173,25 +200,34 @@ class Run:
         self._progress(f"{what}: {len(history.asked)} asked, {finals} answered, {struck} faults")
 
 
+@contextmanager
+def own_disk(directory: Path) -> Iterator[Path | None]:
+    """Give the agent's state a small disk, to be filled; yield None where none can be mounted."""
+    with ExitStack() as stack:
+        disk = None
+        with suppress(pytest.skip.Exception):
+            disk = stack.enter_context(small_disk(directory / "state", _DISK_BYTES))
+        yield disk
+
+
 async def run(
-    steps: Sequence[Step], directory: Path, models: dict[str, Path], progress: Callable[[str], None]
+    steps: Sequence[Step],
+    directory: Path,
+    models: dict[str, Path],
+    disk: Path | None,
+    progress: Callable[[str], None],
 ) -> History:
-    """Set the stage, carry the steps out on it, and return what was seen."""
+    """Set the stage, carry the steps out on it, and return what was seen; ``disk`` is as `own_disk` yields it."""
     history = History()
     async with AsyncExitStack() as stack:
         state = directory / "state"
-        try:
-            disk: Path | None = stack.enter_context(small_disk(state, _DISK_BYTES))
-        except pytest.skip.Exception as reason:
-            disk = None
-            progress(f"no disk will be filled: {reason}")
         broker_home = directory / "broker"
         broker_home.mkdir()
         broker = stack.enter_context(Broker(broker_home, "max_queued_messages 0"))
         link = await stack.enter_async_context(Link(broker.port, history))
         folders = {station: str(folder) for station, folder in models.items()}
         box = Box(directory, link.port, Path(), **_settings(link.port, state, folders))
-        unit = Unit(box, history)
+        unit = Unit(box, state / "spool.sqlite3", history)
         faults = Faults(unit, box, broker, link, disk, folders, history)
         clients = {}
         for name, version in CLIENTS.items():
@@ -220,12 +256,26 @@ def _settings(port: int, state: Path, models: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _quiet(pid: int) -> Quiet:
+def _look(pid: int) -> Quiet:
     """Look at a process; its open files are counted by their names, and those without one by their kind."""
     process = Path("/proc") / str(pid)
-    names = [str(each.readlink()) for each in (process / "fd").iterdir()]
+    files: Counter[str] = Counter()
+    for each in (process / "fd").iterdir():
+        with suppress(FileNotFoundError):  # it was closed just now
+            files[str(each.readlink()).partition(":[")[0]] += 1
     threads = sum(1 for _ in (process / "task").iterdir())
-    return Quiet(pid, resident_bytes(pid), Counter(name.partition(":[")[0] for name in names), threads)
+    return Quiet(pid, resident_bytes(pid), files, threads, len(children(pid)))
+
+
+def at_rest(looks: Sequence[Quiet]) -> Quiet:
+    """Leave out of several looks at a process what was there for a moment."""
+    return Quiet(
+        looks[-1].pid,
+        median_low(look.resident for look in looks),
+        reduce(and_, (look.files for look in looks)),
+        min(look.threads for look in looks),
+        min(look.workers for look in looks),
+    )
 
 
 def _read_log(path: Path, history: History) -> None:

@@ -6,12 +6,13 @@ import pytest
 
 from tests.chaos import plan
 from tests.chaos.checking import check
-from tests.chaos.running import run
+from tests.chaos.running import own_disk, run
 
 
 # Nothing here is about speed: on a busy machine it takes as long as it takes.
 @pytest.mark.timeout(600)
 async def test_nothing_is_lost_changed_or_run_again(tmp_path: Path, model_folder: Path, vision_folder: Path) -> None:
     models = {"text": model_folder, "vision": vision_folder}
-    history = await run(plan.make(1767, 48, 22), tmp_path, models, print)
+    with own_disk(tmp_path) as disk:
+        history = await run(plan.make(1798, 48, 22, disk=disk is not None), tmp_path, models, disk, print)
     assert check(history) == []

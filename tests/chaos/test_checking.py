@@ -1,55 +1,21 @@
 """Each rule of the checker, seen to fail on a history that was made up to break it."""
 
+import json
 from collections import Counter
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from agent.contract.jobs import Key
-from agent.publisher import Event
 from tests.chaos.checking import check
-from tests.chaos.history import BY_AGENT, BY_BROKER, History, Quiet, Told
-
-KEY = Key("five-a", "j1")
-QUIET = Quiet(1, 50_000_000, Counter({"socket": 3, "pipe": 6}), 5)
-
-
-def final(text: str = "one two", *, seq: int = 2, attempt: int = 1, state: str = "SUCCEEDED") -> dict[str, Any]:
-    return {"state": state, "text": text, "attempt": attempt, "seq": seq}
-
-
-def chunk(seq: int, text: str, attempt: int = 1) -> dict[str, Any]:
-    return {"attempt": attempt, "seq": seq, "text": text}
-
-
-def logged(event: str, at: float, **fields: Any) -> dict[str, Any]:
-    return {"event": event, "timestamp": datetime.fromtimestamp(at, UTC).isoformat(), **KEY._asdict(), **fields}
-
-
-def told(kind: Event, body: dict[str, Any], at: float = 11.0, connection: int = 1) -> Told:
-    return Told(KEY, kind, body, at, connection)
+from tests.chaos.history import BY_AGENT, BY_BROKER, History, Lost, Outage
+from tests.chaos.made_up import KEY, QUIET, final, logged, rules, saying, told, went_well
 
 
 @pytest.fixture
 def history() -> History:
-    """One job that was asked for, streamed and answered."""
-    found = History(asked={KEY}, acknowledged={KEY}, taken={KEY}, connected={1: 1.0, 2: 20.0}, quiet=[QUIET] * 3)
-    for connection in (1, 0):
-        (found.sent if connection else found.heard).extend(
-            [
-                told("chunk", chunk(0, "one "), connection=connection),
-                told("chunk", chunk(1, "two"), connection=connection),
-                told("final", final(), connection=connection),
-            ]
-        )
-    found.log = [logged("job.started", 10.0, attempt=1), logged("job.finished", 11.0, attempt=1)]
-    return found
-
-
-def rules(history: History) -> set[str]:
-    return {violation.rule for violation in check(history)}
+    return went_well()
 
 
 def test_a_job_that_went_well_breaks_no_rule(history: History) -> None:
@@ -67,33 +33,58 @@ def test_a_final_that_its_client_never_heard_is_unanswered(history: History) -> 
     assert rules(history) == {"unanswered"}
 
 
-@pytest.mark.parametrize("lost", BY_BROKER)
-@pytest.mark.parametrize(("kills", "expected"), [(0, {"unanswered"}), (1, set())])
-def test_only_a_killed_broker_may_make_a_repeat_needed(
-    history: History, lost: str, kills: int, expected: set[str]
+@pytest.mark.parametrize("by", BY_BROKER)
+@pytest.mark.parametrize(
+    ("when", "expected"),
+    [
+        ((7.9,), {"unanswered"}),
+        ((8.1,), set()),
+        ((10.9,), set()),
+        ((11.1,), {"unanswered"}),
+        ((9.0, 5.0), {"unanswered"}),
+    ],
+)
+def test_a_killed_broker_may_lose_what_it_took_on_just_before(
+    history: History, by: str, when: tuple[float, ...], expected: set[str]
 ) -> None:
-    history.repeated[KEY] = lost
-    history.struck["broker: kill"] = kills
+    history.outages = [Outage("kill", 10.0, 11.0)]
+    history.repeated[KEY] = Lost(by, when)
     assert rules(history) == expected
 
 
+def test_a_killed_broker_may_lose_what_it_read_when_it_was_stopped_no_longer(history: History) -> None:
+    history.outages = [Outage("stop", 2.0, 9.0), Outage("kill", 10.0, 11.0)]
+    history.repeated[KEY] = Lost(BY_BROKER[0], (3.0,))
+    assert check(history) == []
+
+
+def test_a_stopped_broker_loses_nothing(history: History) -> None:
+    history.outages = [Outage("stop", 9.0, 11.0)]
+    history.repeated[KEY] = Lost(BY_BROKER[0], (10.0,))
+    assert rules(history) == {"unanswered"}
+
+
 def test_a_final_under_an_id_that_nobody_used_is_stray(history: History) -> None:
-    history.sent.append(replace(history.sent[-1], key=Key("five-a", "made-up")))
+    history.sent.append(replace(saying(history.sent[-1], state="REJECTED"), key=Key("five-a", "made-up")))
     assert rules(history) == {"stray"}
 
 
 def test_what_the_agent_owed_is_unanswered_though_a_repeat_brought_it(history: History) -> None:
-    history.repeated[KEY] = BY_AGENT
-    history.struck["broker: kill"] = 1
+    history.repeated[KEY] = Lost(BY_AGENT)
+    history.outages = [Outage("kill", 10.0, 11.0)]
     assert rules(history) == {"unanswered"}
 
 
 @pytest.mark.parametrize(
     ("acknowledged", "taken", "expected"),
-    [(False, False, BY_BROKER[0]), (True, True, BY_BROKER[1]), (True, False, BY_AGENT)],
+    [
+        (False, False, Lost(BY_BROKER[0], (9.0,))),
+        (True, True, Lost(BY_BROKER[1], (11.0,))),
+        (True, False, Lost(BY_AGENT)),
+    ],
 )
-def test_who_lost_what_is_told_by_the_acknowledgements(acknowledged: bool, taken: bool, expected: str) -> None:
-    seen = History(acknowledged={KEY} if acknowledged else set(), taken={KEY} if taken else set())
+def test_who_lost_what_is_told_by_the_acknowledgements(acknowledged: bool, taken: bool, expected: Lost) -> None:
+    seen = History({KEY: [9.0]}, acknowledged={KEY} if acknowledged else set(), taken={KEY: [11.0]} if taken else {})
     assert seen.lost(KEY) == expected
 
 
@@ -102,6 +93,57 @@ def test_two_finals_that_differ_anywhere_are_changed(history: History, connectio
     seen = history.sent if connection else history.heard
     seen.append(told("final", final() | {"timing": {"total_s": 1}}, connection=connection))
     assert rules(history) == {"changed"}
+
+
+def test_finals_that_say_the_same_in_other_bytes_are_changed(history: History) -> None:
+    history.heard[-1] = replace(history.heard[-1], payload=history.heard[-1].payload + b" ")
+    assert rules(history) == {"changed"}
+
+
+def test_a_final_that_is_not_the_one_in_the_spool_is_changed(history: History) -> None:
+    history.stored[KEY, json.dumps(final() | {"timing": {}}).encode()] = 12.0
+    assert rules(history) == {"changed"}
+
+
+def test_a_start_after_a_final_that_was_never_told_of_is_run_again(history: History) -> None:
+    history.stored[KEY, json.dumps(final(attempt=2)).encode()] = 9.0
+    history.sent = [saying(each, attempt=2) for each in history.sent]
+    history.heard = [saying(each, attempt=2) for each in history.heard]
+    history.log = [logged("job.started", 8.0, attempt=1), logged("job.started", 10.0, attempt=2)]
+    assert rules(history) == {"run again"}
+
+
+def test_an_attempt_that_is_started_twice_is_run_again(history: History) -> None:
+    history.log.insert(1, logged("job.started", 10.5, attempt=1))
+    assert rules(history) == {"run again"}
+
+
+@pytest.mark.parametrize(("spoke", "expected"), [(10.3, {"run again"}), (10.9, set())])
+def test_only_a_number_that_was_not_on_disk_yet_may_be_given_again(
+    history: History, spoke: float, expected: set[str]
+) -> None:
+    history.sent = [replace(saying(each, attempt=2), at=11.0) for each in history.sent]
+    history.sent.insert(0, told("state", {"state": "restarted", "attempt": 2}, at=spoke))
+    history.heard = [saying(each, attempt=2) for each in history.heard]
+    history.log = [
+        logged("job.started", 10.0, attempt=1),
+        logged("job.requeued", 10.1, attempt=2),
+        logged("job.started", 10.2, attempt=2),
+        logged("job.started", 10.6, attempt=2),
+    ]
+    assert rules(history) == expected
+
+
+def test_a_success_without_a_start_is_never_run(history: History) -> None:
+    del history.log[0]
+    assert rules(history) == {"never run"}
+
+
+def test_what_did_not_succeed_need_not_have_run(history: History) -> None:
+    history.log.clear()
+    for seen in (history.sent, history.heard):
+        seen[:] = [told("final", final("", seq=0, state="REJECTED"), connection=seen[-1].connection)]
+    assert check(history) == []
 
 
 def test_a_start_after_the_final_was_stored_is_run_again(history: History) -> None:
@@ -119,82 +161,17 @@ def test_a_final_of_an_attempt_before_the_last_is_run_again(history: History) ->
     assert rules(history) == {"run again"}
 
 
-def test_an_attempt_that_goes_down_is_out_of_order(history: History) -> None:
-    history.sent.insert(0, told("state", {"state": "restarted", "attempt": 2}))
-    assert rules(history) == {"out of order"}
-
-
-def test_an_event_after_the_final_is_out_of_order(history: History) -> None:
-    history.sent.append(told("state", {"state": "started", "attempt": 1}))
-    assert rules(history) == {"out of order"}
-
-
-def test_a_gap_at_the_beginning_is_incomplete(history: History) -> None:
-    del history.sent[0]
-    assert rules(history) == {"incomplete"}
-
-
-def test_a_gap_on_one_connection_is_incomplete(history: History) -> None:
-    history.sent.insert(2, told("chunk", chunk(3, "four")))
-    history.sent[-1] = told("final", final(seq=4))
-    history.heard[-1] = told("final", final(seq=4), connection=0)
-    assert rules(history) == {"incomplete"}
-
-
-def test_a_gap_may_be_where_the_link_was_lost(history: History) -> None:
-    history.sent = [told("chunk", chunk(0, "one ")), told("final", final(seq=3), connection=2)]
-    history.sent.insert(1, told("chunk", chunk(2, "two"), connection=2))
-    history.heard = [told("final", final(seq=3), connection=0)]
-    assert check(history) == []
-
-
-@pytest.mark.parametrize("connection", [0, 1])
-def test_a_chunk_that_comes_twice_is_out_of_order(history: History, connection: int) -> None:
-    (history.sent if connection else history.heard).insert(1, told("chunk", chunk(0, "one "), connection=connection))
-    assert rules(history) == {"out of order"}
-
-
-def test_the_rest_of_an_earlier_connection_may_be_read_late(history: History) -> None:
-    history.sent = [told("final", final(), connection=2), *history.sent[:2]]
-    assert check(history) == []
-
-
-def test_two_texts_for_one_chunk_are_spliced(history: History) -> None:
-    history.heard[1] = told("chunk", chunk(1, "three"), connection=0)
-    assert rules(history) == {"spliced"}
-
-
-def test_chunks_that_are_not_the_text_are_spliced(history: History) -> None:
-    for seen in (history.sent, history.heard):
-        seen[-1] = replace(seen[-1], body=final("one two three"))
-    assert rules(history) == {"spliced"}
-
-
-def test_a_chunk_beyond_those_that_the_final_counts_is_spliced(history: History) -> None:
-    for seen in (history.sent, history.heard):
-        seen[-1] = replace(seen[-1], body=final(seq=1))
-    assert rules(history) == {"spliced"}
-
-
-def test_a_text_may_be_longer_than_its_chunks_where_the_link_was_lost(history: History) -> None:
-    history.sent = [*history.sent[:2], told("final", final("one two three"), connection=2)]
-    history.heard = [told("final", final("one two three"), connection=0)]
-    assert check(history) == []
-
-
-def test_an_earlier_attempt_that_said_something_else_is_spliced(history: History) -> None:
-    history.sent = [
-        *(replace(each, body=each.body | {"attempt": 2}) for each in history.sent),
-    ]
-    history.heard = [replace(each, body=each.body | {"attempt": 2}) for each in history.heard]
-    history.sent.insert(0, told("chunk", chunk(0, "zero ")))
-    assert rules(history) == {"spliced"}
-
-
 @pytest.mark.parametrize(
     "change",
-    [{"resident": 60_000_000}, {"files": QUIET.files + Counter({"socket": 1})}, {"threads": 6}, {"pid": 2}],
-    ids=lambda change: next(iter(change)),
+    [
+        {"resident": 53_000_000},
+        {"files": QUIET.files + Counter({"socket": 1})},
+        {"threads": 6},
+        {"pid": 2},
+        {"workers": 1},
+        {"workers": 3},
+    ],
+    ids=lambda change: str(next(iter(change))),
 )
 def test_what_does_not_return_to_where_it_was_is_leaked(history: History, change: dict[str, Any]) -> None:
     history.quiet[2] = replace(QUIET, **change)
@@ -214,6 +191,11 @@ def test_an_exception_in_the_log_is_broken(history: History) -> None:
 
 def test_a_line_that_is_no_event_is_broken(history: History) -> None:
     history.unread.append("Traceback (most recent call last):")
+    assert rules(history) == {"broken"}
+
+
+def test_a_worker_that_does_not_come_back_is_broken(history: History) -> None:
+    history.missed.append("text worker: kill had nothing to hit for 120 s")
     assert rules(history) == {"broken"}
 
 

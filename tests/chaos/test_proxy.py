@@ -89,9 +89,21 @@ async def test_a_black_hole_lets_nothing_through_and_is_known_to_have_been_told(
         async with asyncio.timeout(5):
             while not history.sent:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)  # a history offers nothing to wait on
-        assert (device.heard, agent.heard, history.taken) == ([], [], set())
+        assert (device.heard, agent.heard, history.taken) == ([], [], {})
     await device.final("j1")
     await agent.until(lambda: agent.heard != [])
+
+
+async def test_a_link_is_open_as_long_as_there_is_a_connection(broker: Broker, history: History) -> None:
+    async with Link(broker.port, history) as link:
+        opened = asyncio.create_task(link.opened())
+        await asyncio.sleep(0)
+        assert not opened.done()
+        async with Device(link.port, "agent"):
+            await opened
+        async with asyncio.timeout(5):
+            while link._is_open.is_set():  # noqa: ASYNC110
+                await asyncio.sleep(0.01)  # the end of a connection offers nothing to wait on
 
 
 async def test_a_half_closed_link_is_lost_for_both(agent: Device, device: Device, history: History, link: Link) -> None:
