@@ -100,7 +100,7 @@ class Engine(_Section):
     leak_bytes: Annotated[int, Field(ge=32 << 20)] | None = Field(
         default=None,
         description="Bytes that an inference process may gain, beyond its KV caches, before it is replaced between "
-        "jobs; by default a quarter of the box's memory.",
+        "jobs; by default a quarter of the box's memory, or of what its cgroup may have.",
     )
 
 

@@ -23,6 +23,9 @@ _LINE = 500
 # How long a process may outlive its pipes, and they it, in seconds. They end together, but for mistakes: a library that
 # closes a descriptor that is not its own, or starts a process that keeps ours.
 _REST_S = 1.0
+# How long the end of a process that was killed is waited for, in seconds. One that waits in the kernel, for a device's
+# driver or a disk, ends when that lets go of it, which may be never.
+_END_S = 2.0
 
 
 Heard: TypeAlias = "Callable[[Child, Message], None]"
@@ -39,6 +42,7 @@ class Child(asyncio.SubprocessProtocol):
 
     Attributes:
         gone: done when the process is dead and all that it said was heard.
+        killed: whether it was sent its end, which may come late.
         fault: what was wrong with what it said; it is killed for it.
 
     """
@@ -51,6 +55,7 @@ class Child(asyncio.SubprocessProtocol):
         self._room = asyncio.Event()
         self._room.set()
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.killed = False
         self.fault: str | None = None
 
     def __repr__(self) -> str:
@@ -119,6 +124,8 @@ class Child(asyncio.SubprocessProtocol):
 
     def kill(self) -> None:
         """End it now. It has nothing to save, and a native call may last longer than anybody would wait."""
+        self.killed = True
+        self._room.set()  # nobody reads what is still to be written
         if self._process.get_returncode() is None:
             # Not the transport's `kill`: it looks first whether the process is dead, and so takes the exit code
             # away from asyncio's watcher, which then reports 255.
@@ -126,11 +133,13 @@ class Child(asyncio.SubprocessProtocol):
                 os.kill(self.pid, signal.SIGKILL)
 
     async def end(self) -> None:
-        """End it, if it still runs, and return its resources."""
+        """End it, if it still runs, and return its resources; one that cannot die now is left to itself."""
         self.kill()
         self._stdin.close()
-        await self.gone
-        self._process.close()
+        try:
+            await asyncio.wait([self.gone], timeout=_END_S)
+        finally:
+            self._process.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the process and the pipe to it."""

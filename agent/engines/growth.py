@@ -1,6 +1,9 @@
 """When a worker's memory has grown so far that it is replaced: a decision on plain state."""
 
 import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 # Of the box's memory. A leak is a trouble as far as it takes what others need: 256 MB on a Raspberry Pi of 1 GB, 16 GB
 # on a Jetson of 64. What a model needs besides its caches stays well below: SmolLM2-135M grew by 2 MB while its jobs
@@ -11,9 +14,24 @@ _SHARE = 4
 _LIFE = 10
 
 
-def default_allowance() -> int:
-    """Return how far a worker may grow on this box, in bytes."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // _SHARE
+def default_allowance(root: Path = Path("/")) -> int:
+    """Return how far a worker may grow here, in bytes.
+
+    In a container, or under systemd's ``MemoryMax``, what these leave counts, since the worker is ended beyond it.
+    """
+    box = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min([box, *_group_limits(root)]) // _SHARE
+
+
+def _group_limits(root: Path) -> Iterator[int]:
+    """Yield the memory limits of this process's cgroup (version 2) and of those above it, in bytes."""
+    with suppress(OSError):
+        for line in (root / "proc/self/cgroup").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("0::/"):
+                group = root / "sys/fs/cgroup" / line.removeprefix("0::/")
+                for each in (group, *group.parents):
+                    with suppress(OSError, ValueError):  # it has no limit, which reads "max", or is no cgroup
+                        yield int((each / "memory.max").read_text(encoding="ascii"))
 
 
 class Growth:
@@ -21,7 +39,7 @@ class Growth:
 
     Args:
         allowance: how far it may grow, in bytes.
-        loaded: its resident memory after the load, in bytes.
+        loaded: its private memory after the load, in bytes.
         load_s: how long the load took.
         now: the monotonic clock, in seconds; here as below.
 
@@ -31,14 +49,12 @@ class Growth:
         self._allowance = allowance
         self._loaded = loaded
         self._may_end_at = now + _LIFE * load_s
-        # As of the last job's start. Caches given back since make the growth look smaller than it is, never larger.
-        self.cached = 0
         self.bytes = 0
 
     def __repr__(self) -> str:
         return f"<Growth {self.bytes >> 20} of {self._allowance >> 20} MiB>"
 
-    def exceeds(self, resident: int, now: float) -> bool:
-        """Decide whether the worker is to be replaced, by its resident memory now, in bytes."""
-        self.bytes = resident - self._loaded - self.cached
+    def exceeds(self, private: int, cached: int, now: float) -> bool:
+        """Decide whether the worker is to be replaced, by its memory now and its KV caches' part of it, in bytes."""
+        self.bytes = private - self._loaded - cached
         return self.bytes > self._allowance and now >= self._may_end_at

@@ -31,6 +31,9 @@ _log = structlog.get_logger(__name__)
 _COMMAND = (sys.executable, "-P", "-m", "agent.engines.worker")
 # A single failed load may be a machine that is still starting; a second is a fault that someone has to mend.
 _FAILURES = 2
+# A killed process is gone at once, but for what the kernel must do before: giving back 4 GB that were swapped out takes
+# seconds. One that waits for a driver or a disk that is stuck may take for ever, and jobs are not to wait for that.
+_DEATH_S = 10.0
 
 
 class LocalEngine:
@@ -45,7 +48,8 @@ class LocalEngine:
         command: what is run as the worker, before its arguments.
         backoff: how long to wait before the worker is started again.
         patience: how long a worker may be silent before it counts as hung.
-        leak_bytes: how far a worker's memory may grow before it is replaced; None takes a quarter of the box's.
+        leak_bytes: how far a worker's memory may grow before it is replaced; None takes a quarter of the box's,
+            or of what its cgroup may have.
 
     """
 
@@ -174,14 +178,15 @@ class LocalEngine:
             return f"the inference process cannot be started ({error.strerror})"
         self._child = child
         try:
-            while not child.gone.done() and not self._hangs(child):
+            while not (child.gone.done() or child.killed or self._hangs(child)):
                 await asyncio.wait([child.gone], timeout=self._patience.watch_s)
-            child.kill()
-            await asyncio.wait([child.gone])
+            await self._see_dead(child)
         finally:
             self._child = None
-            await child.end()
-            self._lose_jobs()
+            try:
+                await child.end()
+            finally:
+                self._lose_jobs()
         reason = self._said or child.fault
         if self._growth is None:
             # It has read no job yet, so that there is none to be betrayed by what a library printed.
@@ -205,10 +210,8 @@ class LocalEngine:
             told = self._jobs.get(message.job)  # None for a job that was closed meanwhile
             if told and not isinstance(message, wire.Progress):
                 told.put_nowait(message)
-            if isinstance(message, wire.Started) and self._growth:
-                self._growth.cached = message.held
-            elif isinstance(message, wire.Done | wire.Similar | wire.Refused | wire.Canceled):
-                self._weigh(child)
+            if isinstance(message, wire.Ended):
+                self._weigh(child, message.held)
 
     def _hangs(self, child: Child) -> bool:
         dog = self._watchdog
@@ -225,19 +228,31 @@ class LocalEngine:
             self._lose_jobs()
         return True
 
+    async def _see_dead(self, child: Child) -> None:
+        """Kill a worker and wait for its death, however late: a second one would want its memory and device."""
+        child.kill()
+        await asyncio.wait([child.gone], timeout=_DEATH_S)
+        if not child.gone.done():
+            _log.error("engine.worker_undead", pid=child.pid)
+            self._become(state="failed", detail="the inference process cannot be ended: restart the box")
+            self._lose_jobs()
+            await asyncio.wait([child.gone])
+            self._become(state="loading")
+
     def _lose_jobs(self) -> None:
         for told in self._jobs.values():
             told.put_nowait(None)
 
-    def _weigh(self, child: Child) -> None:
+    def _weigh(self, child: Child, cached: int) -> None:
         """Replace a worker that has grown too far as soon as it owes nothing; asked when a job has ended.
 
+        Its KV caches hold ``cached`` bytes then.
         No job is started on it meanwhile: under steady load, it would never be without one.
         """
         growth = self._growth
         if growth is None or self._said is not None:  # it is not loaded, or ends already
             return
-        exceeds = growth.exceeds(child.private_bytes, _now())
+        exceeds = growth.exceeds(child.private_bytes, cached, _now())
         if exceeds and not self._watchdog.owes:
             _log.warning("engine.worker_outgrown", pid=child.pid, grown_bytes=growth.bytes)
             self._replaced = True

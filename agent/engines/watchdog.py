@@ -1,11 +1,9 @@
 """When a silent worker counts as hung: a decision on plain state."""
 
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from agent.engines import wire
-
-Ended: TypeAlias = wire.Done | wire.Similar | wire.Refused | wire.Canceled
 
 # How many times the longest of the steps that were measured a worker may be silent. Every answer begins with a slice of
 # its prompt, which is the longest step there is, so that this is for the box alone: one that throttles for heat is some
@@ -26,9 +24,10 @@ class Patience:
     Attributes:
         least_s: how long it may in every case. A small model's longest step takes 0.1 s, and took 1.2 s when
             eight busy processes came to share its two cores.
-        most_s: how long it may at the most, and while no step was measured. The longest of a text, 16 tokens of prompt
-            of a full-size model on a small board, takes some 10 s.
-        load_s: how long a load may take. 3 GB from the slowest card, at 10 MB/s, take 5 minutes.
+        most_s: how long it may at the most, unless it reads from the disk, and while no step was measured. The longest
+            of a text, 16 tokens of prompt of a full-size model on a small board, takes some 10 s.
+        load_s: how long a load may take, or the return of what was swapped out. 3 GB from the slowest card, at 10 MB/s,
+            take 5 minutes.
         watch_s: between two looks at it.
 
     """
@@ -50,9 +49,10 @@ class Watchdog:
     """Watches one worker, from its start to its end.
 
     A silent worker is to blame unless there is an excuse that can be seen. One that waits for pages from the disk (it
-    was swapped out, or the weights were) is slow and not hung. One that computes while it loads, or before a job has
-    started, tokenises, decodes pictures or fills a cache with zeros: that is work of any length, which no measured
-    step foretells. What is excused has the ceiling alone.
+    was swapped out, or the weights were) is slow and not hung: it has as long as a load. One that computes while it
+    loads, or before a job has started, tokenises, decodes pictures or fills a cache with zeros: that is work of any
+    length, which no measured step foretells, and has the ceiling alone. An excuse wipes out the blame before it: slow
+    storage gives a core something to do in every second look only.
 
     Time in which this process itself did not run does not count: a debugger or a frozen container stops both, and
     whoever runs on first must not blame the other.
@@ -76,7 +76,9 @@ class Watchdog:
         self._effort = Effort()
         self.silent_s = 0.0
         self._blamed_s = 0.0
+        self._unread_s = 0.0
         self._unjudged_s = 0.0
+        self._slept = False
         self._step_s: float | None = None
         self._image_token_s: float | None = None
 
@@ -115,7 +117,7 @@ class Watchdog:
     def hear(self, message: wire.Message, now: float) -> None:
         """Note what the worker said, and how long its step took."""
         self._pass(now)
-        if self._owed:
+        if self._owed and not self._slept:
             self._learn(message)
         self._heard()
         match message:
@@ -132,23 +134,32 @@ class Watchdog:
         """Decide whether the worker hangs, by what it has done up to now; ask every ``watch_s``."""
         self._pass(now)
         unstarted = self._loading or None in self._owed.values()
-        excused = effort.faults > self._effort.faults or (unstarted and effort.cpu > self._effort.cpu)
+        reads = effort.faults > self._effort.faults
+        computes = unstarted and effort.cpu > self._effort.cpu
         self._effort = effort
-        if not excused:
-            self._blamed_s += self._unjudged_s
+        self._blamed_s = 0.0 if reads or computes else self._blamed_s + self._unjudged_s
+        self._unread_s = 0.0 if reads else self._unread_s + self._unjudged_s
         self._unjudged_s = 0.0
-        most_s = self._patience.load_s if self._loading else self._patience.most_s + self._image * _IMAGE_TOKEN_S
-        return self.watching and (self._blamed_s > self.allowed_s or self.silent_s > most_s)
+        patience, image_s = self._patience, self._image * _IMAGE_TOKEN_S
+        most_s = patience.load_s if self._loading else patience.most_s
+        return self.watching and (
+            self._blamed_s > self.allowed_s
+            or self._unread_s > most_s + image_s
+            or self.silent_s > patience.load_s + image_s
+        )
 
     def _pass(self, now: float) -> None:
         """Let time pass, but not what this process has slept through."""
         passed_s = min(now - self._at, 2 * self._patience.watch_s)
+        # What the worker said meanwhile waited to be heard: it tells nothing of its pace.
+        self._slept = self._slept or passed_s < now - self._at
         self._at = now
         self.silent_s += passed_s
         self._unjudged_s += passed_s
 
     def _heard(self) -> None:
-        self.silent_s = self._blamed_s = self._unjudged_s = 0.0
+        self.silent_s = self._blamed_s = self._unread_s = self._unjudged_s = 0.0
+        self._slept = False
 
     def _learn(self, message: wire.Message) -> None:
         """Take in how long the worker was silent before it said this."""

@@ -92,15 +92,13 @@ class Failed:
 class Started:
     """The job passed its checks and has a slot.
 
-    Of its ``prompt`` tokens, ``image`` are its pictures', and ``cached`` need no computing. The worker's KV caches, of
-    all its slots, are ``held`` bytes now: memory that is in use and not lost.
+    Of its ``prompt`` tokens, ``image`` are its pictures', and ``cached`` need no computing.
     """
 
     job: int
     prompt: int
     cached: int
     image: int = 0
-    held: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +119,11 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The job ended by itself; tokens as the model counts them, the end token included."""
+    """The job ended by itself; tokens as the model counts them, the end token included.
+
+    The worker's KV caches, of all its slots, are ``held`` bytes now, in this message and in every other last one on a
+    job: memory that is in use and not lost.
+    """
 
     job: int
     finish_reason: Literal["stop", "length"]
@@ -129,6 +131,7 @@ class Done:
     completion: int
     cached: int
     image: int = 0
+    held: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +139,7 @@ class Similar:
     """The job's frame shows nothing new, and is not looked at."""
 
     job: int
+    held: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +149,7 @@ class Refused:
     job: int
     code: str
     message: str
+    held: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +157,11 @@ class Canceled:
     """The job is forgotten, and its slot is free."""
 
     job: int
+    held: int = 0
 
 
-Message: TypeAlias = Submit | Cancel | Ready | Failed | Started | Progress | Text | Done | Similar | Refused | Canceled
+Ended: TypeAlias = Done | Similar | Refused | Canceled
+Message: TypeAlias = Submit | Cancel | Ready | Failed | Started | Progress | Text | Ended
 
 _TYPES: dict[str, type[Message]] = {kind.__name__: kind for kind in get_args(Message)}
 _HEADERS = {kind: tuple(field.name for field in fields(kind) if field.name != "payload") for kind in _TYPES.values()}

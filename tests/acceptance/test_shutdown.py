@@ -189,7 +189,8 @@ async def test_a_signal_while_the_program_starts_ends_it_without_a_traceback(
         *(EDGE_SLM, "run", "--config", str(box().config)), stderr=asyncio.subprocess.PIPE
     )
     # Half-way through its imports, before it could handle a signal.
-    while "pydantic_core" not in Path(f"/proc/{process.pid}/maps").read_text():  # noqa: ASYNC110, ASYNC240
+    while "pydantic_core" not in Path(f"/proc/{process.pid}/maps").read_text():  # noqa: ASYNC240
+        assert process.returncode is None  # a dead one's maps are empty for ever
         await asyncio.sleep(0.001)
     process.send_signal(number)
     _, error = await process.communicate()

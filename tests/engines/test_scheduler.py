@@ -111,7 +111,7 @@ class Bench:
             for message in self.said:
                 if type(message) is kind and getattr(message, "job", 0) == job:
                     # How much memory the caches hold is examined by itself.
-                    return replace(message, held=0) if isinstance(message, wire.Started) else message
+                    return replace(message, held=0) if isinstance(message, wire.Ended) else message
             assert not self.scheduler.idle
             self.scheduler.step()
         raise AssertionError(f"no {kind.__name__} of job {job}")
@@ -122,6 +122,11 @@ class Bench:
 
     def text(self, job: int) -> str:
         return b"".join(m.payload for m in self.said if isinstance(m, wire.Text) and m.job == job).decode()
+
+    @property
+    def held(self) -> dict[int, int]:
+        """What each job's last word told of the caches, in MiB."""
+        return {message.job: message.held >> 20 for message in self.said if isinstance(message, wire.Ended)}
 
     def order(self, kind: type[wire.Message]) -> list[int]:
         return [getattr(message, "job", 0) for message in self.said if type(message) is kind]
@@ -421,22 +426,37 @@ def test_a_frame_is_looked_at_when_something_else_is_asked() -> None:
     assert isinstance(watch(bench, 2, PHOTOGRAPH, "2000 5"), wire.Started)
 
 
-def test_each_started_job_tells_what_all_caches_hold() -> None:
+def test_a_jobs_last_word_tells_what_all_caches_hold_idle_ones_too() -> None:
     bench = Bench()
     bench.submit(1, "1000 50")
+    bench.finish()
     bench.submit(2, "3000 600", max_tokens=2)
     bench.finish()
 
-    assert [each.held >> 20 for each in bench.said if isinstance(each, wire.Started)] == [256, 256 + 768]
+    assert bench.held == {1: 256, 2: 256 + 768}
 
 
-def test_an_idle_cache_still_counts_as_held() -> None:
+def test_a_cache_that_goes_with_its_job_is_not_held_any_more_at_the_jobs_last_word() -> None:
+    bench = Bench(vision=True)
+    for job in (1, 2):
+        bench.submit(job, "1000 50")
+    bench.scheduler.step()
+    bench.scheduler.step()
+    bench.scheduler.take(wire.Cancel(1))
+    bench.finish()
+
+    assert bench.held == {1: 60, 2: 0}
+
+
+def test_a_refused_jobs_last_word_tells_of_the_caches_that_made_way_for_it() -> None:
     bench = Bench()
-    for job, prompt in enumerate(("1000 50", "3000 50"), 1):
-        bench.submit(job, prompt)
-        bench.finish()
+    bench.submit(1, "1000 50")
+    bench.finish()
+    bench.memory = RESERVE
+    bench.submit(2, "3000 50")
+    bench.finish()
 
-    assert [each.held >> 20 for each in bench.said if isinstance(each, wire.Started)] == [256, 512]
+    assert bench.held == {1: 256, 2: 0}
 
 
 def test_what_lies_in_a_devices_own_memory_is_not_held() -> None:
@@ -451,9 +471,10 @@ def test_what_lies_in_a_devices_own_memory_is_not_held() -> None:
         available=lambda: 0,
     )
     scheduler.take(wire.Submit(1, payload=b"1000 50"))
-    scheduler.step()
+    while not scheduler.idle:
+        scheduler.step()
 
-    assert [each.held for each in bench.said if isinstance(each, wire.Started)] == [0]
+    assert bench.held == {1: 0}
 
 
 def test_a_job_whose_words_are_held_back_says_each_second_that_it_lives() -> None:

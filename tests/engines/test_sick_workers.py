@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from agent.contract.errors import Code, JobError
+from agent.engines import child, local, wire
 from agent.engines.base import EngineLost
 from agent.engines.local import LocalEngine
 from tests.engines.conftest import new_engine
@@ -33,6 +35,55 @@ def descriptors() -> int:
 async def lost(engine: LocalEngine) -> None:
     while engine.health.state == "ready":
         await engine.changed()
+
+
+@pytest.fixture
+def undying(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Have nothing end a process, as if it waited in the kernel for a disk, until this is undone."""
+    monkeypatch.setattr(os, "kill", lambda *_: None)
+    monkeypatch.setattr(child, "_END_S", 0.1)
+    monkeypatch.setattr(local, "_DEATH_S", 0.1)
+    return monkeypatch
+
+
+async def test_a_stopped_engine_does_not_wait_for_a_worker_that_cannot_die(
+    tmp_path: Path, undying: pytest.MonkeyPatch
+) -> None:
+    engine = new_engine(tmp_path, command=worker("time.sleep(60)"))
+    async with asyncio.timeout(10), serving(engine):
+        await ready(engine)
+        assert engine._child
+        left = engine._child
+
+    assert not left.gone.done()
+    undying.undo()
+    left.kill()
+    await left.gone
+
+
+async def test_a_worker_that_cannot_die_is_told_loses_its_jobs_and_is_replaced_only_when_it_has_died(
+    tmp_path: Path, undying: pytest.MonkeyPatch
+) -> None:
+    engine = new_engine(tmp_path, command=worker("os.read(0, 100); time.sleep(60)"), patience=IMPATIENT)
+    async with serving(engine):
+        await ready(engine)
+        assert engine._child
+        stuck = engine._child
+        with pytest.raises(EngineLost):  # though it still wrote its picture
+            await answer(engine, shown("x", PHOTOGRAPH * 40))
+        while engine.health.state != "failed":
+            await engine.changed()
+        with pytest.raises(JobError) as refused:
+            await answer(engine, job("x"))
+        assert (refused.value.code, refused.value.message) == (
+            Code.MODEL_UNAVAILABLE,
+            "the inference process cannot be ended: restart the box",
+        )
+        assert engine._child is stuck
+        undying.undo()
+        stuck.kill()
+        await ready(engine)
+        assert engine._child is not stuck
 
 
 async def test_a_job_waits_out_a_worker_that_is_killed_while_it_loads(model_folder: Path) -> None:
@@ -69,15 +120,18 @@ async def test_a_worker_killed_amid_a_picture_that_is_half_written_loses_the_job
         await ready(engine)
         asked = asyncio.create_task(answer(engine, shown("x", PHOTOGRAPH * 40)))
         assert engine._child
-        child = engine._child
-        await eventually(lambda: not child._room.is_set())
-        os.kill(child.pid, signal.SIGKILL)
+        writing = engine._child
+        await eventually(lambda: not writing._room.is_set())
+        os.kill(writing.pid, signal.SIGKILL)
         with pytest.raises(EngineLost):
             await asked
         await ready(engine)
 
 
-async def test_a_worker_that_closes_its_output_is_replaced_though_it_lives_on(tmp_path: Path) -> None:
+async def test_a_worker_that_closes_its_output_is_replaced_though_it_lives_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child, "_REST_S", 0.1)
     engine = new_engine(tmp_path, command=worker("os.close(1); time.sleep(60)"))
     async with serving(engine):
         await ready(engine)
@@ -85,7 +139,10 @@ async def test_a_worker_that_closes_its_output_is_replaced_though_it_lives_on(tm
             await lost(engine)
 
 
-async def test_a_dead_worker_is_replaced_though_a_process_of_its_own_holds_the_pipes(tmp_path: Path) -> None:
+async def test_a_dead_worker_is_replaced_though_a_process_of_its_own_holds_the_pipes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child, "_REST_S", 0.1)
     holder = tmp_path / "holder"
     forking = f"pid = os.fork()\nif pid: open({str(holder)!r}, 'w').write(str(pid)); os._exit(0)\ntime.sleep(60)"
     engine = new_engine(tmp_path, command=worker(forking))
@@ -124,7 +181,10 @@ async def test_of_a_flood_on_the_error_output_the_end_of_each_read_alone_is_logg
 
 
 async def test_fifty_deaths_leave_nothing_behind(tmp_path: Path) -> None:
-    engine = new_engine(tmp_path, command=worker("next(told()); say(Started(1, 1, 0)); sys.exit(1)"))
+    # A shell, since fifty starts of Python take seven seconds.
+    said = [wire.encode(message).decode() for message in (wire.Ready(100, "cpu", 0.0), wire.Started(1, 1, 0))]
+    script = "printf %s '{}'; read -r job; printf %s '{}'; exit 1".format(*said)
+    engine = new_engine(tmp_path, command=["/bin/sh", "-c", script])
     async with serving(engine):
         await ready(engine)
         opened, tasks = descriptors(), len(asyncio.all_tasks())

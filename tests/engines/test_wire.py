@@ -27,15 +27,15 @@ messages: st.SearchStrategy[Message] = st.one_of(
         st.binary(),
     ),
     st.builds(wire.Cancel, _counts),
-    st.builds(wire.Canceled, _counts),
+    st.builds(wire.Canceled, _counts, _counts),
     st.builds(wire.Ready, _counts, st.text(), st.floats(0, 1e6)),
     st.builds(wire.Failed, st.text()),
     st.builds(wire.Started, _counts, _counts, _counts, _counts),
-    st.builds(wire.Similar, _counts),
+    st.builds(wire.Similar, _counts, _counts),
     st.builds(wire.Progress, _counts),
     st.builds(wire.Text, _counts, _counts, st.binary(min_size=1)),
-    st.builds(wire.Done, _counts, st.sampled_from(["stop", "length"]), _counts, _counts, _counts, _counts),
-    st.builds(wire.Refused, _counts, st.text(), st.text()),
+    st.builds(wire.Done, _counts, st.sampled_from(["stop", "length"]), *[_counts] * 5),
+    st.builds(wire.Refused, _counts, st.text(), st.text(), _counts),
 )
 
 

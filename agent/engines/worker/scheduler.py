@@ -10,6 +10,7 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agent.contract.errors import Code, JobError
@@ -98,7 +99,7 @@ class Scheduler:
             self._waiting = deque(submit for submit in self._waiting if submit.job != message.job)
             for task in [task for task in self._running if task.job == message.job]:
                 self._release(task)
-            self._send(wire.Canceled(message.job))
+            self._end(wire.Canceled(message.job))
 
     def step(self) -> None:
         """Do the next short piece of work: admit a job, or make one native call for one."""
@@ -152,7 +153,7 @@ class Scheduler:
             if task.look:
                 self._looks.add(task.look)
             self._release(task)
-            self._send(done)
+            self._end(done)
 
     def _admit(self, submit: wire.Submit) -> None:
         self._count += 1
@@ -164,10 +165,10 @@ class Scheduler:
             self._refuse(submit.job, _translated(error))
         else:
             if task is None:
-                self._send(wire.Similar(submit.job))
+                self._end(wire.Similar(submit.job))
                 return
             self._running.append(task)
-            self._send(wire.Started(task.job, task.prompt, len(task.slot.tokens), task.image, self._held))
+            self._send(wire.Started(task.job, task.prompt, len(task.slot.tokens), task.image))
 
     def _judged(self, submit: wire.Submit) -> Task | None:
         """Make a task of the job, or None if its frame shows nothing new.
@@ -286,7 +287,11 @@ class Scheduler:
         slot.capacity, slot.exact, slot.tokens = 0, 0, []
 
     def _refuse(self, job: int, error: JobError) -> None:
-        self._send(wire.Refused(job, str(error.code), error.message))
+        self._end(wire.Refused(job, str(error.code), error.message))
+
+    def _end(self, message: wire.Ended) -> None:
+        """Say the last word on a job. Its cache is idle by now, or given back."""
+        self._send(replace(message, held=self._held))
 
 
 def _translated(error: Exception) -> JobError:
