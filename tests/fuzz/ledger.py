@@ -25,9 +25,6 @@ class Ledger:
         self.kinds: Counter[str] = Counter()
         self.sorts: Counter[str] = Counter()
         self._asked: dict[str, Shot] = {}
-        # Of each client, how many finals came, each time that one did, and how many must have come in the end.
-        self._heard: Counter[str] = Counter()
-        self._owed: Counter[str] = Counter()
         self._unanswered: set[str] = set()
         # Of each client, its finals by their ids: the hashes of their payloads, more than one if a final changed.
         self._finals: defaultdict[str, dict[str, set[int]]] = defaultdict(dict)
@@ -47,9 +44,9 @@ class Ledger:
             return
         first = shot.client not in self._asked
         self._asked.setdefault(shot.client, shot)
-        # A repeat is answered by the stored final again; while the job runs, the one final is for both.
-        if shot.finals == "one" and (first or (shot.qos and self._heard[shot.client])):
-            self._owed[shot.client] = self._heard[shot.client] + 1
+        # A repeat is answered by the stored final again; while the job runs, the one final is for both. At QoS 0 it may
+        # be lost.
+        if shot.finals == "one" and (first or shot.qos):
             self._unanswered.add(shot.client)
 
     def hear(self, topic: str, payload: bytes) -> None:
@@ -63,9 +60,7 @@ class Ledger:
         if job_id not in self._finals[client]:
             self._judge(client, body)
         self._finals[client].setdefault(job_id, set()).add(hash(payload))
-        self._heard[client] += 1
-        if self._heard[client] >= self._owed[client]:
-            self._unanswered.discard(client)
+        self._unanswered.discard(client)
         self._news.set()
 
     async def room(self, window: int = WINDOW) -> None:
@@ -92,7 +87,7 @@ class Ledger:
         """Tell all that should not be, a sentence each."""
         found = list(self._wrong)
         for each in sorted(self._unanswered):
-            again = ", said again," if self._heard[each] else ""
+            again = ", said again," if each in self._finals else ""
             found.append(f"{self._asked[each].kind}{again} was not answered: {each}")
         for client, finals in self._finals.items():
             shot = self._asked.get(client)

@@ -70,6 +70,7 @@ _URLS = (
 )
 # A polyglot begins as a picture and is something else besides.
 _TAILS = (b"PK\x03\x04", b'{"id":"tail"}', b"<script>", b"%PDF-1.7", JPEG, PNG, b"\xff\xd9" * 3 + b"x")
+_MOST_BYTES = 16 << 20
 _SIDES = (0, 1, 65_535, 2**31 - 1, 2**32 - 1)
 
 
@@ -189,7 +190,9 @@ def turns(rng: Random, job_id: str) -> Hostile:
     )
     content: Any = rng.choice(("", [], [part], [part] * 300, {"type": "text"}, 5))
     turn = rng.choice(({}, {"role": "user"}, {"role": "wizard", "content": "x"}, {"role": "user", "content": content}))
-    return Hostile(_json({"id": job_id, "messages": [turn] * rng.choice((1, 2, 1001))}), job_id)
+    # No more of them than a broker bears: a thousand turns of many long pictures were 15 GB, and the end of the fuzz.
+    most = _MOST_BYTES // len(_json(turn))
+    return Hostile(_json({"id": job_id, "messages": [turn] * min(rng.choice((1, 2, 1001)), most)}), job_id)
 
 
 def oversize(rng: Random, job_id: str) -> Hostile:
