@@ -49,6 +49,9 @@ async def test_the_connection_goes_on_and_it_does_not_come_again_once_it_is_acke
     assert session.bus.stats.reconnects == 0
     session.cut()
     await session.online()
+    again = []
     with Device(broker.port) as device:
         await device.publish(TOPIC, b"after the cut")
-        assert (await session.deliveries.get()).message.payload == b"after the cut"
+        while (payload := (await session.deliveries.get()).message.payload) != b"after the cut":
+            again.append(payload)
+    assert PAYLOAD not in again  # what was acked a moment before the cut may be
