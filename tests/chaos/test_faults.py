@@ -20,6 +20,7 @@ from tests.chaos.faults import Faults, Unit, stored_finals
 from tests.chaos.history import History, Quiet, Told
 from tests.chaos.proxy import Link
 from tests.chaos.running import at_rest
+from tests.waiting import eventually
 
 KEY = Key("five-a", "j1")
 
@@ -102,8 +103,8 @@ async def test_a_stopped_worker_that_is_given_up_ends_its_fault(
     async with Link(broker.port, history) as link, asyncio.timeout(30):
         all_faults = Faults(unit, box, broker, link, None, {"text": str(tmp_path)}, history)
         striking = asyncio.create_task(all_faults.strike(plan.Fault("text worker", "stop", 60.0)))
-        assert worker.stdout is not None
-        await worker.stdout.read(1)
+        stat = Path(f"/proc/{worker.pid}/stat")
+        await eventually(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T")
         worker.kill()
         await striking
     await worker.communicate()
