@@ -84,14 +84,15 @@ class Delivery:
     def lighten(self) -> None:
         """Let go of the payload, so that it does not count against what is read; `ack` or `drop` is still to come."""
         self.message = replace(self.message, payload=b"")
+        self._let_go()
+
+    def _let_go(self) -> None:
         if self._release is not None:
             release, self._release = self._release, None
             release()
 
     def _end(self, *, safe: bool) -> None:
-        if self._release is not None:
-            release, self._release = self._release, None
-            release()
+        self._let_go()
         if self._settle is not None:
             settle, self._settle = self._settle, None
             settle(safe=safe)

@@ -66,13 +66,19 @@ async def test_where_the_broker_does_not_tell_of_the_other_client_our_log_names_
     assert any("another client connects as edge-slm-box1" in reason for reason in reasons)
 
 
-@pytest.mark.parametrize("code", PASSING)
-async def test_a_refusal_that_may_pass_is_to_be_tried_later(scripted: ScriptedBroker, start: Start, code: int) -> None:
+async def _refused(scripted: ScriptedBroker, start: Start, code: int) -> tuple[Session, asyncio.Task[None]]:
+    """Have a final refused by its PUBACK."""
     session = start(scripted.port)
     peer = await scripted.accept()
     await peer.bring_online()
     delivering = asyncio.create_task(session.bus.deliver(FINAL))
     peer.puback((await peer.expect(PUBLISH)).mid, code)
+    return session, delivering
+
+
+@pytest.mark.parametrize("code", PASSING)
+async def test_a_refusal_that_may_pass_is_to_be_tried_later(scripted: ScriptedBroker, start: Start, code: int) -> None:
+    session, delivering = await _refused(scripted, start, code)
 
     with pytest.raises(TryLaterError, match="does not take slm/box1/res/dev7/j1/final now"):
         await delivering
@@ -81,11 +87,7 @@ async def test_a_refusal_that_may_pass_is_to_be_tried_later(scripted: ScriptedBr
 
 @pytest.mark.parametrize("code", LASTING)
 async def test_a_refusal_that_will_not_pass_is_counted(scripted: ScriptedBroker, start: Start, code: int) -> None:
-    session = start(scripted.port)
-    peer = await scripted.accept()
-    await peer.bring_online()
-    delivering = asyncio.create_task(session.bus.deliver(FINAL))
-    peer.puback((await peer.expect(PUBLISH)).mid, code)
+    session, delivering = await _refused(scripted, start, code)
 
     with pytest.raises(BusError) as refusal:
         await delivering

@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from agent.testing import FakeEngine
 from tests.brokers import Broker
 from tests.devices import Device
 from tests.service.conftest import Start
+from tests.waiting import eventually
 
 # An hour's worth for a small box with a small model.
 HOUR = 3000
@@ -67,15 +68,9 @@ async def away(settings: Settings) -> AsyncIterator[Service]:
         await running
 
 
-async def eventually(found: Callable[[], bool]) -> None:
-    """Wait for plain state, now and then: whoever looks at every turn takes the processor from the box."""
-    while not found():  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
-
-
 async def done(service: Service, count: int) -> None:
     """Wait until that many finals are stored."""
-    await eventually(lambda: service.spool.unfinished == 0 and service.spool.unsent == count)
+    await eventually(lambda: service.spool.unfinished == 0 and service.spool.unsent == count, every_s=0.01)
 
 
 @asynccontextmanager
@@ -130,7 +125,7 @@ async def test_a_broker_that_dies_half_way_costs_a_windowful_sent_twice(settings
         async with away(settings) as service:
             await done(service, 600)
             broker.start()
-            await eventually(lambda: service.spool.unsent < 550)
+            await eventually(lambda: service.spool.unsent < 550, every_s=0.01)
             stop(broker)
             left = service.spool.unsent
             broker.start()
@@ -187,7 +182,7 @@ async def test_a_final_that_the_broker_does_not_take_now_keeps_none_from_going_o
         monkeypatch.setattr(service.bus, "deliver", over_quota)
         for name in refused:
             device.publish("text", {"id": name, "prompt": "x"})
-        await eventually(lambda: service.spool.unsent == len(refused))
+        await eventually(lambda: service.spool.unsent == len(refused), every_s=0.01)
         device.publish("text", {"id": "other", "prompt": "x"})
         await device.final("other")
         assert finals(device) == ["other"]
@@ -210,7 +205,7 @@ async def test_a_broker_that_forgets_everything_costs_no_request_that_the_box_ha
             file.unlink()
         broker.start()
         # A device that is unsure asks again: under the same id, nothing is run twice.
-        await eventually(lambda: service.bus.connected)
+        await eventually(lambda: service.bus.connected, every_s=0.01)
         for number in range(100):
             device.publish("text", {"id": f"j{number}", "prompt": "x"})
         await device.until(lambda: {f"j{number}" for number in range(100)} <= set(finals(device)))
