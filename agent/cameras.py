@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from agent.contract.jobs import Frame
+from agent.contract.jobs import Frame, Job
 from agent.contract.requests import Defaults
 from agent.settings import Camera, Source
 
@@ -49,16 +49,33 @@ class Cameras:
             try:
                 self._told[camera] = _over(self._configured.get(camera, Camera()), payload)
             except ValueError as error:
+                self._keep_if_asked(camera, payload)
                 return str(error)
         return None
+
+    def _keep_if_asked(self, camera: str, payload: bytes) -> None:
+        """Let a camera's pictures stay here if a message says so, whatever else is wrong with it."""
+        try:
+            said = from_json(payload, allow_partial=True, cache_strings=False)
+        except ValueError:
+            return
+        if isinstance(said, dict) and (said.get("private") is True or said.get("placement") == "local_only"):
+            self._told[camera] = self._policy(camera).model_copy(update={"private": True})
 
     def forget(self) -> None:
         """Take back all that was told."""
         self._told.clear()
 
+    def keeps(self, job: Job) -> bool:
+        """Tell whether a job's camera is to be kept on the box, by what is told of it now."""
+        if job.camera is None:
+            return False
+        policy = self._policy(job.camera)
+        return policy.private or policy.placement == "local_only"
+
     def defaults(self, camera: str, client: str) -> Defaults:
         """Return what a request about a camera asks for where it does not say; ``client`` may be a source."""
-        policy = self._told.get(camera) or self._configured.get(camera, Camera())
+        policy = self._policy(camera)
         fields = {
             "prompt": policy.prompt or self._prompts.get(client),
             "detail": policy.detail,
@@ -71,6 +88,9 @@ class Cameras:
             {name: value for name, value in fields.items() if value is not None},
             Frame(min_interval_s=policy.min_interval_s, similar_bits=policy.skip_similar),
         )
+
+    def _policy(self, camera: str) -> Camera:
+        return self._told.get(camera) or self._configured.get(camera, Camera())
 
 
 def _over(base: Camera, payload: bytes) -> Camera:

@@ -11,7 +11,8 @@ import structlog
 from agent.admission import Ticket
 from agent.contract.errors import Code, JobError
 from agent.contract.events import Final, Outcome, Placed, Timing, Usage
-from agent.engines.base import Done, Engine, EngineLost, Started, Text
+from agent.engines.base import Done, Engine, EngineLost, Event, Started, Text
+from agent.forecast import Progress
 from agent.placement import Decision
 from agent.publisher import Stream
 
@@ -25,11 +26,32 @@ _OUTCOMES = {Code.CANCELED: Outcome.CANCELED, Code.SUPERSEDED: Outcome.CANCELED,
 LATE = JobError(Code.DEADLINE, "the job's deadline passed: allow it more time, or ask a less busy box")
 
 
+# What may go better elsewhere, or for once not have been the job's fault.
+_MOVABLE = frozenset(
+    {
+        Code.TOO_LARGE,
+        Code.MODEL_UNAVAILABLE,
+        Code.OUT_OF_MEMORY,
+        Code.INTERNAL,
+        Code.PRIVACY,
+        Code.CLOUD_UNAVAILABLE,
+        Code.CLOUD_REJECTED,
+    }
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Again:
     """The engine died under the job; it is to be run again under this ticket."""
 
     ticket: Ticket
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The engine could not do the job, and another might; if there is none, this is how it ended."""
+
+    error: JobError
 
 
 def ended_unstarted(ticket: Ticket, error: JobError, now: float) -> Final:
@@ -38,7 +60,7 @@ def ended_unstarted(ticket: Ticket, error: JobError, now: float) -> Final:
         ticket.job.key,
         _outcome(error, started=ticket.attempt > 1),
         attempt=ticket.attempt,
-        placement=Placed(reason=str(error.code)),
+        placement=Placed(reason=error.word, egress=ticket.egress),
         timing=Timing(queued_s=now - ticket.received_at, total_s=now - ticket.received_at),
         error=error,
         notice=ticket.job.reply.notice,
@@ -55,12 +77,18 @@ class Course:
 
     Args:
         ticket: the job and what is known of it.
+        patience_s: how long its first word may be waited for, since another place could still do it then; None: for as
+            long as its deadline allows.
         decision: where it runs and why.
         engine: what runs it.
         stream: where its words go.
         restarted: stores that a new attempt begins, before it says a word.
         announce: publishes the state ``started`` or ``restarted``.
         clock: the monotonic clock, in seconds.
+
+    Attributes:
+        until: by when it is to end, whatever starts beside it, on that clock; None if nothing was promised.
+        done: how it ended by itself, if it did.
 
     """
 
@@ -74,8 +102,11 @@ class Course:
         restarted: Callable[[], Awaitable[None]],
         announce: Callable[[Literal["started", "restarted"]], None],
         clock: Callable[[], float],
+        patience_s: float | None = None,
     ) -> None:
         self.ticket = ticket
+        self.until: float | None = None
+        self.done: Done | None = None
         self._decision = decision
         self._engine = engine
         self._stream = stream
@@ -86,16 +117,30 @@ class Course:
         self._verdict: JobError | None = None
         self._started_at: float | None = None
         self._first_at: float | None = None
-        self._done: Done | None = None
+        self._patience_s = patience_s
         self._usage = Usage()
 
     def __repr__(self) -> str:
         return f"<Course {self.ticket.job.key} attempt={self.ticket.attempt} seq={self._stream.seq}>"
 
     @property
-    def ran_s(self) -> float | None:
-        """Seconds since the engine took the job up; None before that."""
-        return None if self._started_at is None else self._clock() - self._started_at
+    def decision(self) -> Decision:
+        """Where it runs, and why."""
+        return self._decision
+
+    @property
+    def talked(self) -> bool:
+        """Whether its attempt has said a word."""
+        return self._first_at is not None
+
+    def progress(self, now: float) -> Progress:
+        """Tell how far it is."""
+        since_s = 0.0 if self._started_at is None else now - self._started_at
+        return Progress(self._usage, since_s, self.talked)
+
+    def abandon(self) -> None:
+        """Let nothing more of it go out: the job goes on elsewhere."""
+        self._stream.abandon()
 
     def end(self, verdict: JobError) -> None:
         """End the job from outside: a cancel by its client."""
@@ -104,87 +149,100 @@ class Course:
             if self._task is not None:
                 self._task.cancel()
 
-    async def run(self) -> Final | Again:  # noqa: PLR0911  one return for each way to end
+    async def run(self) -> Final | Again | Failed:  # noqa: PLR0911  one return for each way to end
         """Run the attempt to its end. A cancellation that is no verdict, such as a drain's, passes through."""
         if self._verdict is not None:
-            return self._final(self._verdict)
+            return self.final(self._verdict)
         self._task = asyncio.current_task()
         try:
             async with asyncio.timeout_at(self.ticket.deadline):
                 await self._generate()
         except JobError as error:
-            return self._final(error)
+            return self._failed(error)
         except TimeoutError:
-            return self._final(LATE)
+            return self.final(LATE)
         except EngineLost:
             self._stream.abandon()
             again = self.ticket.again()
             if again.deaths < _MOST_DEATHS:
                 return Again(again)
-            return self._final(JobError(Code.INTERNAL, "the engine died twice while it ran this job", retryable=False))
+            return self._failed(JobError(Code.INTERNAL, "the engine died twice while it ran this job", retryable=False))
         except asyncio.CancelledError:
             if self._verdict is None or self._task is None or self._task.uncancel():
                 self._stream.abandon()
                 raise
-            return self._final(self._verdict)
+            return self.final(self._verdict)
         except Exception:  # noqa: BLE001  the boundary of a job
             # A defect of ours. The job still gets the answer it was promised, and the others go on.
             key = self.ticket.job.key
             _log.exception("job.broke", client=key.client, id=key.id)
-            return self._final(JobError(Code.INTERNAL, "a defect of the agent ended the job; its log tells more"))
-        return self._final(None)
+            return self.final(JobError(Code.INTERNAL, "a defect of the agent ended the job; its log tells more"))
+        return self.final(None)
+
+    def _failed(self, error: JobError) -> Final | Failed:
+        return Failed(error) if error.code in _MOVABLE else self.final(error)
 
     async def _generate(self) -> None:
-        if self.ticket.deaths:
+        if self.ticket.restarts:
             await self._restarted()
-        async with aclosing(self._engine.run(self.ticket.job)) as events:
-            async for event in events:
-                match event:
-                    case Text():
-                        if self._first_at is None:
-                            self._first_at = self._clock()
-                        self._usage = replace(self._usage, completion_tokens=event.completion_tokens)
-                        self._stream.add(event.text)
-                    case Started():
-                        self._started_at = self._clock()
-                        self._usage = Usage(event.prompt_tokens, 0, event.cached_prompt_tokens, event.image_tokens)
-                        self._announce("started" if self.ticket.attempt == 1 else "restarted")
-                    case Done():
-                        self._done, self._usage = event, event.usage
+        try:
+            async with asyncio.timeout(self._patience_s) as patience:
+                async with aclosing(self._engine.run(self.ticket.job)) as events:
+                    async for event in events:
+                        if isinstance(event, Text):
+                            patience.reschedule(None)
+                        self._take(event)
+        except TimeoutError:
+            if patience.expired():
+                sentence = f"its first word did not come within {self._patience_s:.1f} s"
+                raise JobError(Code.CLOUD_UNAVAILABLE, sentence, reason="timeout") from None
+            raise
 
-    def _final(self, error: JobError | None) -> Final:
+    def _take(self, event: Event) -> None:
+        match event:
+            case Text():
+                if self._first_at is None:
+                    self._first_at = self._clock()
+                self._usage = replace(self._usage, completion_tokens=event.completion_tokens)
+                self._stream.add(event.text)
+            case Started():
+                self._started_at = self._clock()
+                self._usage = Usage(event.prompt_tokens, 0, event.cached_prompt_tokens, event.image_tokens)
+                self._announce("started" if self.ticket.attempt == 1 else "restarted")
+            case Done():
+                self.done, self._usage = event, event.usage
+
+    def final(self, error: JobError | None) -> Final:
+        """Build the final of an attempt that is over."""
         self._stream.close()
-        if error is None and self._done is None:
+        if error is None and self.done is None:
             error = JobError(Code.INTERNAL, "the engine stopped without saying why")
         started = self._started_at is not None
-        health = self._engine.health
+        decision, ticket = self._decision, self.ticket
         return Final(
-            self.ticket.job.key,
-            Outcome.SUCCEEDED if error is None else _outcome(error, started=started or self.ticket.attempt > 1),
+            ticket.job.key,
+            Outcome.SUCCEEDED if error is None else _outcome(error, started=started or ticket.attempt > 1),
             text=self._stream.text,
-            finish_reason=self._done.finish_reason if self._done and error is None else None,
-            attempt=self.ticket.attempt,
+            finish_reason=self.done.finish_reason if self.done and error is None else None,
+            attempt=ticket.attempt,
             seq=self._stream.seq,
             usage=self._usage,
-            placement=Placed("local", self._decision.reason, health.model, health.provider)
+            placement=Placed(
+                decision.where, decision.reason, decision.model, self._engine.health.provider, egress=ticket.egress
+            )
             if started
-            else Placed(reason=str(error.code) if error else "refused"),
+            else Placed(reason=error.word if error else "refused", egress=ticket.egress),
             timing=self._timing(),
             error=error,
-            notice=self.ticket.job.reply.notice,
-            camera=self.ticket.job.camera,
+            notice=ticket.job.reply.notice,
+            camera=ticket.job.camera,
         )
 
     def _timing(self) -> Timing:
         now, received = self._clock(), self.ticket.received_at
         started = now if self._started_at is None else self._started_at
         rate = None
-        if (
-            self._done
-            and self._first_at is not None
-            and now > self._first_at
-            and self._done.usage.completion_tokens > 1
-        ):
-            rate = (self._done.usage.completion_tokens - 1) / (now - self._first_at)
+        if self.done and self._first_at is not None and now > self._first_at and self.done.usage.completion_tokens > 1:
+            rate = (self.done.usage.completion_tokens - 1) / (now - self._first_at)
         first = None if self._first_at is None else self._first_at - received
         return Timing(started - received, first, now - received, rate)

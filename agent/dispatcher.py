@@ -1,22 +1,25 @@
 """Starts jobs as the engines have room for them, and ends them: by answer, cancel, deadline or drain."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, Literal
 
 import structlog
 
-from agent.admission import Pace, Queue, Ticket
+from agent.admission import Signals, Ticket
 from agent.contract import events
 from agent.contract.errors import Code, JobError
 from agent.contract.events import Final
-from agent.contract.jobs import Job, Key
+from agent.contract.jobs import Job, Key, Policy
 from agent.contract.topics import Topics
-from agent.course import LATE, Again, Course, ended_unstarted
+from agent.course import LATE, Again, Course, Failed, ended_unstarted
 from agent.engines.base import Engine
-from agent.placement import Box, Decision, Model, Station, place
+from agent.forecast import Span
+from agent.line import Line, Load
+from agent.placement import LOCAL, Box, Decision, Station, Tried, place
 from agent.publisher import Send, Stream, addressed
 
 _log = structlog.get_logger(__name__)
@@ -25,66 +28,21 @@ CANCELED = JobError(Code.CANCELED, "the job was canceled by its client")
 SUPERSEDED = JobError(Code.SUPERSEDED, "a newer frame of the camera came while this one waited")
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
-    """How busy an engine is, for ``metrics``."""
-
-    queued: int
-    active: int
-    saturated: bool
-    predicted_wait_s: float | None
-
-
-class _Line:
-    """An engine, the jobs that stand in line for it, and those that it runs.
-
-    What happens in one line is no other's business: suspects run alone on their engine, and a model that failed ends
-    what waits for it.
-    """
-
-    def __init__(self, engine: Engine, max_jobs: int) -> None:
-        self.engine = engine
-        self.queue = Queue(max_jobs)
-        self.pace = Pace()
-        self.running: dict[Key, Course] = {}
-
-    def __repr__(self) -> str:
-        return f"<_Line {self.queue!r} running={len(self.running)}>"
-
-    @property
-    def model(self) -> Model:
-        """The engine's model, as placement sees it."""
-        health = self.engine.health
-        failed = health.state == "failed"
-        return Model(health.model, (health.detail or "the model cannot be loaded") if failed else None)
-
-    @property
-    def load(self) -> Load:
-        """How busy it is now."""
-        return Load(len(self.queue), len(self.running), self.queue.full, self.wait_s(len(self.queue)))
-
-    def wait_s(self, ahead: int) -> float | None:
-        """Predict the wait behind ``ahead`` jobs, in seconds; None while nothing can be said."""
-        if self.engine.health.state != "ready":
-            return None
-        if len(self.running) < self.engine.slots and not ahead:
-            return 0.0
-        return self.pace.wait_s(ahead + 1, self.engine.slots)
-
-    def take(self, now: float) -> Ticket | None:
-        """Take the job to start now, if one may start."""
-        if self.engine.health.state != "ready":
-            return None
-        suspect_runs = any(course.ticket.deaths for course in self.running.values())
-        return self.queue.pop(now, len(self.running), self.engine.slots, suspect_runs=suspect_runs)
+# How often those that wait are looked at again: one that will be late here might still be in time elsewhere. A job
+# that such a look is worth to has seconds.
+_REVIEW_S = 0.25
+# The cloud is not given up sooner, though this box will be too late then: most first words take less.
+_LEAST_PATIENCE_S = 1.0
+# What it takes to give a place up and start in the other, at the most; and predictions move a little meanwhile.
+_TURN_S = 0.25
 
 
 class Dispatcher:
     """The one place where jobs wait, start and end.
 
     Args:
-        engines: what runs them; one at least.
-        max_jobs: how many may wait for each engine.
+        lines: an engine each, and who waits for it; one local one at least.
+        policy: where jobs run that do not say, and the loosest that one may ask for.
         finish: stores a final, durably; it is awaited, and nothing interrupts it.
         restarted: stores that a job has come to a new attempt, so that no later one has the same number.
         topics: this node's topics.
@@ -96,8 +54,8 @@ class Dispatcher:
 
     def __init__(
         self,
-        engines: Mapping[Station, Engine],
-        max_jobs: int,
+        lines: Mapping[Station, Line],
+        policy: Policy,
         finish: Callable[[Ticket, Final], Awaitable[None]],
         restarted: Callable[[Key, int], Awaitable[None]],
         *,
@@ -106,7 +64,8 @@ class Dispatcher:
         flush_s: float,
         clock: Callable[[], float],
     ) -> None:
-        self._lines = {station: _Line(engine, max_jobs) for station, engine in engines.items()}
+        self._lines = dict(lines)
+        self._policy = policy
         self._finish = finish
         self._restarted = restarted
         self._topics = topics
@@ -118,6 +77,7 @@ class Dispatcher:
         self._defect: BaseException | None = None
         self._wake = asyncio.Event()
         self._draining = False
+        self._reviewed_at = -math.inf
 
     def __repr__(self) -> str:
         return f"<Dispatcher {self._lines!r} draining={self._draining}>"
@@ -125,38 +85,44 @@ class Dispatcher:
     @property
     def loads(self) -> dict[Station, Load]:
         """How busy each engine is now."""
-        return {station: line.load for station, line in self._lines.items()}
+        now = self._clock()
+        return {station: line.load(now) for station, line in self._lines.items()}
 
-    def decide(self, job: Job) -> Decision | JobError:
-        """Decide where ``job`` would run now, by the engines' health."""
-        return place(job, Box(**{station: line.model for station, line in self._lines.items()}))
+    def sense(self, signals: Signals) -> None:
+        """Take in how the box is."""
+        for line in self._lines.values():
+            line.sense(signals, self._clock())
 
-    def hold(self, job: Job, decision: Decision) -> JobError | None:
-        """Hold a place in line for a job on its way to disk, or say why there is none."""
-        line = self._lines[decision.engine]
-        return line.queue.hold(job, line.pace, line.engine.slots)
+    def left(self, key: Key) -> None:
+        """Take note that bytes of a job leave the box now."""
+        for line in self._lines.values():
+            if key in line.running:
+                course = line.running[key]
+                course.ticket = replace(course.ticket, egress=True)
+
+    def decide(self, job: Job, left_s: float | None) -> Decision | JobError:
+        """Decide where ``job``, which has come now, would run, ``left_s`` before its deadline."""
+        return self._decide(job, left_s, bounded=True)
+
+    def hold(self, job: Job, decision: Decision) -> None:
+        """Hold a place in line for a job on its way to disk; there is one, or it would not have been decided so."""
+        self._lines[decision.station].queue.hold(job)
 
     def release(self, job: Job, decision: Decision) -> None:
         """Give the held place back."""
-        self._lines[decision.engine].queue.release(job)
+        self._lines[decision.station].queue.release(job)
 
     def admit(self, ticket: Ticket) -> None:
-        """Take a job that is safe on disk, or whose loss is accepted. It may be ended at once: things change."""
-        decision = self.decide(ticket.job)
-        if isinstance(decision, JobError):
-            self._end(ticket, decision)
-            return
-        line = self._lines[decision.engine]
-        ahead, superseded = line.queue.push(ticket)
-        self._announce(ticket, "accepted", ahead, line)
-        if superseded is not None:
-            self._end(superseded, SUPERSEDED)
-        self._wake.set()
+        """Take a job that is safe on disk, or whose loss is accepted. It may be ended at once: things change.
+
+        Its place in line was held, or it was promised an answer by an earlier run: it is let in beyond the bounds.
+        """
+        self._settle(ticket, announce=True)
 
     def cancel(self, key: Key) -> None:
         """End a job at its client's wish, waiting or running. Unknown ones are no longer here."""
         for line in self._lines.values():
-            ticket = line.queue.remove(key)
+            ticket = line.forget(key)
             if ticket is not None:
                 self._end(ticket, CANCELED)
             elif key in line.running:
@@ -191,6 +157,42 @@ class Dispatcher:
         """Whether a job is here: waiting, running, or with its final on the way to disk."""
         return key in self._storing or any(key in line.running or key in line.queue for line in self._lines.values())
 
+    def _decide(
+        self, job: Job, left_s: float | None, *, tried: Tried = (), bounded: bool = False, head_of: Line | None = None
+    ) -> Decision | JobError:
+        """Decide where a job runs now.
+
+        Args:
+            job: it comes now, or waits.
+            left_s: seconds to its deadline.
+            tried: where it has failed.
+            bounded: whether a full queue is a reason against a place.
+            head_of: the line in which it is the next to start, if it is.
+
+        """
+        now = self._clock()
+        stations = {
+            station: line.place(job, now, ahead=line is not head_of, bounded=bounded and line is not head_of)
+            for station, line in self._lines.items()
+        }
+        return place(job, Box(stations, self._policy), left_s=left_s, tried=tried)
+
+    def _settle(self, ticket: Ticket, *, announce: bool = False) -> None:
+        """Let a job wait where it should, or end it if there is no such place."""
+        decision = self._decide(ticket.job, _left_s(ticket, self._clock()), tried=ticket.tried, bounded=not announce)
+        if isinstance(decision, JobError):
+            self._end(ticket, decision)
+        else:
+            self._wait(ticket, self._lines[decision.station], announce=announce)
+
+    def _wait(self, ticket: Ticket, line: Line, *, announce: bool = False) -> None:
+        ahead, superseded, span = line.wait(ticket, self._clock())
+        if announce:
+            self._announce(ticket, "accepted", ahead, span)
+        if superseded is not None:
+            self._end(superseded, SUPERSEDED)
+        self._wake.set()
+
     async def _turn(self) -> None:
         self._wake.clear()
         if self._defect is not None:
@@ -199,7 +201,7 @@ class Dispatcher:
         for line in self._lines.values():
             self._end_what_waits_in_vain(line, now)
             self._start_what_may_start(line, now)
-        moments = [line.queue.next_event(now) for line in self._lines.values()]
+        moments = [line.queue.next_event(now) for line in self._lines.values()] + [self._review(now)]
         with suppress(TimeoutError):
             async with asyncio.timeout_at(min((each for each in moments if each is not None), default=None)):
                 await self._wake.wait()
@@ -209,52 +211,99 @@ class Dispatcher:
             await engine.changed()
             self._wake.set()
 
-    def _end_what_waits_in_vain(self, line: _Line, now: float) -> None:
+    def _end_what_waits_in_vain(self, line: Line, now: float) -> None:
         for ticket in line.queue.expired(now):
             self._end(ticket, LATE)
-        failure = line.model.unavailable
-        if failure is not None:
-            for ticket in line.queue.clear():
-                self._end(ticket, JobError(Code.MODEL_UNAVAILABLE, failure, 30.0))
+        if line.failure is not None:
+            for ticket in line.clear():
+                self._settle(ticket)
 
-    def _start_what_may_start(self, line: _Line, now: float) -> None:
+    def _review(self, now: float) -> float | None:
+        """Move what would be late where it waits and in time elsewhere; return when to look again."""
+        if len(self._lines) == 1 or not any(len(line.queue) for line in self._lines.values()):
+            return None
+        if now >= self._reviewed_at + _REVIEW_S:
+            self._reviewed_at = now
+            for station in LOCAL:  # and not back: it would go to and fro
+                for ticket in self._lines[station].late(now) if station in self._lines else ():
+                    self._reconsider(ticket, self._lines[station], now)
+        return self._reviewed_at + _REVIEW_S
+
+    def _reconsider(self, ticket: Ticket, line: Line, now: float) -> None:
+        decision = self._decide(ticket.job, _left_s(ticket, now), tried=ticket.tried, bounded=True)
+        if isinstance(decision, Decision) and decision.where == "cloud":
+            line.forget(ticket.job.key)
+            self._move(ticket, decision, "deadline")
+
+    def _move(self, ticket: Ticket, decision: Decision, why: str) -> None:
+        _log.info("job.moved", client=ticket.job.client, id=ticket.job.id, to=decision.where, why=why)
+        self._wait(ticket, self._lines[decision.station])
+
+    def _start_what_may_start(self, line: Line, now: float) -> None:
         while not self._draining and (ticket := line.take(now)):
-            decision = self.decide(ticket.job)
+            decision = self._decide(ticket.job, _left_s(ticket, now), tried=ticket.tried, head_of=line)
             if isinstance(decision, JobError):
                 self._end(ticket, decision)
-            else:
+            elif self._lines[decision.station] is line:
                 self._start(ticket, decision, line)
+            else:
+                self._move(ticket, decision, decision.reason)
 
-    def _start(self, ticket: Ticket, decision: Decision, line: _Line) -> None:
-        stream = Stream(ticket.job, ticket.attempt, self._topics, self._send, self._flush_s)
+    def _start(self, ticket: Ticket, decision: Decision, line: Line) -> None:
         course = Course(
             ticket,
             decision,
             line.engine,
-            stream,
+            Stream(ticket.job, ticket.attempt, self._topics, self._send, self._flush_s),
             restarted=lambda: self._restarted(ticket.job.key, ticket.attempt),
-            announce=lambda state: self._announce(ticket, state, 0, line),
+            announce=lambda state: self._announce(ticket, state, 0, None),
             clock=self._clock,
+            patience_s=self._patience_s(ticket, decision),
         )
-        line.running[ticket.job.key] = course
+        line.begin(course, self._clock())
         _log.debug("job.started", client=ticket.job.client, id=ticket.job.id, attempt=ticket.attempt)
         self._spawn(self._follow(course, line), ticket.job.key)
 
-    async def _follow(self, course: Course, line: _Line) -> None:
+    def _patience_s(self, ticket: Ticket, decision: Decision) -> float | None:
+        """Return how long the cloud may keep silent, so that there is time left for this box to do it."""
+        left_s = _left_s(ticket, self._clock())
+        if decision.where == "local" or left_s is None:
+            return None
+        silent = JobError(Code.CLOUD_UNAVAILABLE, "it keeps silent")
+        instead = self._decide(ticket.job, left_s, tried=(*ticket.tried, (decision.where, silent)))
+        if isinstance(instead, JobError):
+            return None
+        ends_s = self._lines[instead.station].place(ticket.job, self._clock(), ahead=True, bounded=False).ends_s
+        patience_s = -1.0 if ends_s is None else left_s - ends_s - _TURN_S
+        return patience_s if patience_s >= _LEAST_PATIENCE_S else None
+
+    async def _follow(self, course: Course, line: Line) -> None:
         job = course.ticket.job
         try:
             ended = await course.run()
         finally:
             # Out before the write: the engine is free, and the next job need not wait for the disk.
-            del line.running[job.key]
+            line.end(course, self._clock())
             self._wake.set()
-        if isinstance(ended, Again):
-            _log.warning("job.requeued", client=job.client, id=job.id, attempt=ended.ticket.attempt)
-            line.queue.push(ended.ticket)
+        match ended:
+            case Again(ticket):
+                _log.warning("job.requeued", client=job.client, id=job.id, attempt=ticket.attempt)
+                self._wait(ticket, line)
+            case Failed(error):
+                await self._fall_back(course, error)
+            case Final():
+                await self._store(course.ticket, ended)
+
+    async def _fall_back(self, course: Course, error: JobError) -> None:
+        """Let a job that failed run elsewhere, or end it. What it has said is void: it begins a new attempt then."""
+        where = course.decision.where
+        ticket = course.ticket.moved(where, error, talked=course.talked)
+        decision = self._decide(ticket.job, _left_s(ticket, self._clock()), tried=ticket.tried, bounded=True)
+        if isinstance(decision, JobError):
+            await self._store(course.ticket, course.final(decision))
             return
-        if course.ran_s is not None:
-            line.pace.ran(course.ran_s)
-        await self._store(course.ticket, ended)
+        course.abandon()
+        self._move(ticket, decision, error.word)
 
     async def _store(self, ticket: Ticket, final: Final) -> None:
         self._storing.add(ticket.job.key)
@@ -271,10 +320,18 @@ class Dispatcher:
         self._wake.set()  # it may have been what others waited for
 
     def _announce(
-        self, ticket: Ticket, state: Literal["accepted", "started", "restarted"], ahead: int, line: _Line
+        self, ticket: Ticket, state: Literal["accepted", "started", "restarted"], ahead: int, span: Span | None
     ) -> None:
         job = ticket.job
-        payload = events.state(job.id, state, ticket.attempt, ahead, line.wait_s(ahead), camera=job.camera)
+        payload = events.state(
+            job.id,
+            state,
+            ticket.attempt,
+            ahead,
+            None if span is None else span.begins_s,
+            None if span is None else span.ends_s,
+            camera=job.camera,
+        )
         self._send(addressed(self._topics, job.key, job.reply, "state", payload, 1))
 
     def _spawn(self, work: Coroutine[Any, Any, None], key: Key) -> None:
@@ -288,3 +345,7 @@ class Dispatcher:
             # The job has no final and is in no queue: only a new start, from the spool, can still answer it.
             self._defect = task.exception()
             self._wake.set()
+
+
+def _left_s(ticket: Ticket, now: float) -> float | None:
+    return None if ticket.deadline is None else ticket.deadline - now

@@ -42,25 +42,3 @@ def resident_bytes(pid: int | str = "self") -> int:
         return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * _PAGE
     except OSError:
         return 0
-
-
-def available_bytes() -> int | None:
-    """Memory the kernel could hand out without swapping, in bytes; None where it does not say."""
-    try:
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return None
-
-
-def temperature_c(zones: Path = Path("/sys/class/thermal")) -> float | None:
-    """Return the hottest thermal zone in degrees Celsius; None where there is no sensor."""
-    found = []
-    for zone in zones.glob("thermal_zone*/temp"):
-        try:
-            found.append(int(zone.read_text(encoding="ascii")) / 1000)
-        except (OSError, ValueError):
-            continue  # a sensor that is asleep refuses to be read
-    return max(found, default=None)

@@ -7,6 +7,7 @@ would wear an SD card out in weeks. It is not written down; if the agent dies, s
 import asyncio
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import NamedTuple
 
 import structlog
@@ -59,7 +60,8 @@ class Reception:
                 error = JobError(Code.INTERNAL, "the stored request cannot be read by this version of the agent")
                 await self._outbox.finish(_rejected(Refusal(each.key, Reply(), error)), Reply(), repeatable=True)
             else:
-                self._dispatcher.admit(_ticket(each.job, each.received_at, each.attempt))
+                ticket = _ticket(each.job, each.received_at, each.attempt)
+                self._dispatcher.admit(replace(ticket, egress=each.egress))
                 if each.canceled:
                     self._dispatcher.cancel(each.key)
 
@@ -67,12 +69,10 @@ class Reception:
         """Take a job on, or refuse it; ``stored`` is whether either is written down. Return what could not be."""
         if job.key in self._unstored:
             return await self._refuse(self._unstored[job.key], job.reply, repeatable=job.named)
-        decision = self._dispatcher.decide(job)
+        decision = self._dispatcher.decide(job, job.deadline_s)
         if isinstance(decision, JobError):
             return await self.refuse(_refusal(job, decision), stored=stored)
-        refused = self._dispatcher.hold(job, decision)
-        if refused is not None:
-            return await self.refuse(_refusal(job, refused), stored=stored)
+        self._dispatcher.hold(job, decision)
         received_at = time.time()
         ticket = _ticket(job, received_at, 1, stored=stored)
         try:
@@ -210,7 +210,7 @@ def _rejected(refusal: Refusal) -> Final:
     return Final(
         refusal.key,
         Outcome.REJECTED,
-        placement=Placed(reason=str(refusal.error.code)),
+        placement=Placed(reason=refusal.error.word),
         error=refusal.error,
         notice=refusal.reply.notice,
         camera=refusal.camera,

@@ -11,7 +11,9 @@ from typing import Never
 import structlog
 
 from agent import __version__, status
-from agent.admission import Ticket
+from agent.accounts import Accounts
+from agent.admission import Signals, Ticket
+from agent.budget import Budget
 from agent.bus import Delivery, MqttBus, Subscription
 from agent.cameras import Cameras
 from agent.clock import WallClock
@@ -24,16 +26,16 @@ from agent.contract.sources import Source
 from agent.contract.topics import Topics
 from agent.dispatcher import Dispatcher
 from agent.engines.base import Engine, SimilarFrame
-from agent.engines.local import LocalEngine
 from agent.intake import Intake
 from agent.metrics import Counters
-from agent.models.catalogue import ModelError
-from agent.models.store import describe, resolve
 from agent.outbox import Outbox
 from agent.placement import Station
+from agent.rates import Rates
 from agent.reception import Reception
 from agent.settings import Settings
+from agent.signals import Sensors
 from agent.spool import Spool, SpoolError
+from agent.stations import cloud_engine, lines, local_engines
 
 _log = structlog.get_logger(__name__)
 
@@ -45,6 +47,10 @@ _INTAKE_S = 5.0
 _EXPIRE_EVERY_S = 600.0
 # Well within the ten seconds in which the spool tells the stamps of a clock that was set from those of before.
 _CLOCK_EVERY_S = 3.0
+# Memory and temperature change within seconds; reading them takes a millisecond.
+_SENSE_EVERY_S = 2.0
+# What the rates were a minute ago is as good a start as any.
+_KEEP_RATES_EVERY_S = 60.0
 
 
 class Service:
@@ -53,7 +59,10 @@ class Service:
     Args:
         settings: its configuration.
         spool: open; `run` closes it.
-        engines: what answers; by default the local ones, with the configured models.
+        engines: what answers here; by default the configured models.
+
+    Raises:
+        UserError: what is configured cannot be used.
 
     """
 
@@ -61,8 +70,17 @@ class Service:
         self.settings = settings
         self.topics = Topics(settings.mqtt.root, settings.device.id)
         self.counters = Counters()
+        self._sensors = Sensors()
+        self._signals = Signals()
         self.spool = spool
-        self.engines = engines or local_engines(settings)
+        cameras = Cameras(settings.cameras, settings.sources)
+        local = engines or local_engines(settings)
+        self._budget = Budget(
+            settings.cloud.budget, settings.cloud.price, default_max_tokens=settings.limits.max_tokens
+        )
+        self.accounts = Accounts(self._budget, spool, self._left)
+        cloud = cloud_engine(settings, self.accounts, cameras.keeps)
+        self.engines: dict[Station, Engine] = {**local} if cloud is None else {**local, "cloud": cloud}
         sources = [Source(name, each.topic, each.camera) for name, each in settings.sources.items()]
         self.bus = MqttBus(
             settings.mqtt,
@@ -78,9 +96,11 @@ class Service:
             on_new_session=self._forget_cameras,
         )
         self.outbox = Outbox(spool, self.bus, self.topics)
+        stations = lines(settings, local, cloud)
+        self.rates = Rates(spool, stations)
         self.dispatcher = Dispatcher(
-            self.engines,
-            settings.queue.max_jobs,
+            stations,
+            settings.placement,
             self._finish,
             self._restarted,
             topics=self.topics,
@@ -93,9 +113,9 @@ class Service:
         self.intake: Intake = Intake(
             self.topics,
             sources,
-            Cameras(settings.cameras, settings.sources),
+            cameras,
             Limits(limits.text_bytes, limits.image_bytes, Bounds(limits.images, limits.image_pixels)),
-            sees="vision" in self.engines,
+            sees="vision" in local or (cloud is not None and settings.cloud.sees),
             reception=self.reception,
             spool=spool,
             counters=self.counters,
@@ -106,6 +126,8 @@ class Service:
         """Serve until ``stop`` is set, then drain. A side task that fails ends the service, loudly."""
         try:
             await self.intake.remember()
+            await self.accounts.remember()
+            await self.rates.restore()
             await self.reception.recover(await self.spool.recover())
             async with asyncio.TaskGroup() as side:
                 works = {f"engine.{station}": engine.serve() for station, engine in self.engines.items()}
@@ -119,6 +141,8 @@ class Service:
                         "bus": self.bus.run(),
                         "metrics": self._tell_metrics(),
                         "age": self._watch_age(),
+                        "sense": self._sense(),
+                        "rates": self._keep_rates(),
                     }.items()
                 ]
                 _log.info("service.started", node=self.topics.node, version=__version__)
@@ -141,8 +165,12 @@ class Service:
                 await self.outbox.flush()
         except TimeoutError:
             _log.warning("service.finals_kept", unsent=self.spool.unsent)
+        await self.rates.keep()
         await self.bus.close()
         _log.info("service.drained", jobs_kept=left)
+
+    def _left(self, key: Key) -> None:
+        self.dispatcher.left(key)
 
     def _receive(self, delivery: Delivery) -> None:
         self.intake.receive(delivery)
@@ -167,6 +195,7 @@ class Service:
             attempt=final.attempt,
             where=final.placement.where,
             reason=final.placement.reason,
+            egress=final.placement.egress,
             **asdict(final.usage),
             **asdict(final.timing),
         )
@@ -189,11 +218,13 @@ class Service:
     async def _follow_health(self, engine: Engine) -> Never:
         while True:
             health = await engine.changed()
+            self.rates.follow()
             _log.info("engine.changed", state=health.state, model=health.model, detail=health.detail)
             self._announce()
 
     async def _tell_metrics(self) -> Never:
         tokens, since = 0, time.monotonic()
+        cloud = self.engines.get("cloud")
         while True:
             await asyncio.sleep(self.settings.metrics_s)
             now, produced = time.monotonic(), self.counters.completion_tokens
@@ -205,10 +236,22 @@ class Service:
                 self.counters,
                 asdict(self.bus.stats),
                 engine_bytes={station: engine.resident_bytes for station, engine in self.engines.items()},
+                signals=self._signals,
+                cloud=None if cloud is None else status.cloud(cloud.health, self._budget.left(time.time())),
                 rate=rate,
                 unsent=self.spool.unsent,
             )
             self.bus.send(Outgoing(self.topics.metrics, payload, 0))
+
+    async def _sense(self) -> Never:
+        while True:
+            await asyncio.sleep(_SENSE_EVERY_S)
+            self.dispatcher.sense(self._sensors.read())
+
+    async def _keep_rates(self) -> Never:
+        while True:
+            await asyncio.sleep(_KEEP_RATES_EVERY_S)
+            await self.rates.keep()
 
     async def _watch_age(self) -> Never:
         """Let what is stored have its true age, and go when that is reached."""
@@ -237,34 +280,3 @@ class Service:
 
 def _steady() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-def local_engines(settings: Settings) -> dict[Station, Engine]:
-    """Build an engine for each configured model.
-
-    Raises:
-        ModelError: a model is not there, or cannot do what it is configured for.
-
-    """
-    wanted: dict[Station, tuple[str | None, int]] = {
-        "text": (settings.models.text, settings.engine.slots),
-        "vision": (settings.models.vision, settings.engine.vision_slots),
-    }
-    folders = {station: resolve(name, settings.models_dir) for station, (name, _) in wanted.items() if name is not None}
-    if "vision" in folders and "image" not in describe(folders["vision"]).modalities:
-        name = settings.models.vision
-        raise ModelError(f"models.vision: {name} reads text alone; name a model that takes pictures, or set it to null")
-    if len(folders) > len({*folders.values()}):
-        raise ModelError("models.text and models.vision are the same: set models.text to null, and it serves both")
-    return {
-        station: LocalEngine(
-            # Of a folder only its name is told: where it lies is nobody's business on the wire.
-            folder.name,
-            folder,
-            slots=wanted[station][1],
-            threads=settings.engine.threads,
-            default_max_tokens=settings.limits.max_tokens,
-            leak_bytes=settings.engine.leak_bytes,
-        )
-        for station, folder in folders.items()
-    }

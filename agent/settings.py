@@ -110,6 +110,101 @@ class Queue(_Section):
     max_jobs: Annotated[int, Field(ge=1, le=100_000)] = Field(
         default=64, description="Jobs waiting to start, for each model; one more is refused with queue_full."
     )
+    max_jobs_per_client: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="Of these, the most that one client may have; by default three quarters of max_jobs."
+    )
+
+
+class Saturation(_Section):
+    """From where on the box counts as saturated: what prefers it goes to the cloud, where there is one.
+
+    Each is a high mark; the low one, below which it counts as recovered, is `agent.admission.saturation`'s.
+    """
+
+    wait_s: Seconds = Field(default=30, description="Predicted wait of a job that names no deadline, in seconds.")
+    available_bytes: Annotated[int, Field(ge=0)] = Field(
+        default=256 << 20, description="Memory that the kernel could still give away, in bytes; saturated below it."
+    )
+    memory_pressure: Annotated[float, Field(gt=0, le=100)] = Field(
+        default=20, description="Share of the last 10 s in which something waited for memory, in percent."
+    )
+    temperature_c: Annotated[float, Field(gt=0, le=150)] = Field(
+        default=85, description="The hottest sensor's, in degrees Celsius."
+    )
+
+
+class Spending(_Section):
+    """The most that may be spent in one period; null is no bound."""
+
+    requests: Annotated[int, Field(ge=0)] | None = Field(default=None, description="Requests sent, retries included.")
+    tokens: Annotated[int, Field(ge=0)] | None = Field(default=None, description="Tokens, of prompts and answers.")
+    money: Annotated[float, Field(ge=0)] | None = Field(default=None, description="Money, in the currency of price.")
+
+
+class Allowance(_Section):
+    """What one payer may spend; days and months are UTC's."""
+
+    day: Spending = Field(default_factory=Spending)
+    month: Spending = Field(default_factory=Spending)
+
+
+class Budget(_Section):
+    """What the cloud may cost. At zero it is not asked any more, until the period is over."""
+
+    box: Allowance = Field(default_factory=Allowance)
+    camera: Allowance = Field(default_factory=Allowance)
+
+
+class Price(_Section):
+    """What a million tokens cost, in whatever currency the budget is meant."""
+
+    prompt: Annotated[float, Field(ge=0)] = Field(default=0, description="A million tokens of prompts.")
+    completion: Annotated[float, Field(ge=0)] = Field(default=0, description="A million tokens of answers.")
+
+
+class Cloud(_Section):
+    """An endpoint with OpenAI's chat completions, for what this box cannot answer in time."""
+
+    enabled: bool = Field(default=False, description="Whether anything may be sent there at all.")
+    preset: Literal["nim", "github", "azure", "ollama", "llamacpp"] = Field(
+        default="nim", description="Whose endpoint it is: what it is called, takes, and answers differently."
+    )
+    base_url: str | None = Field(
+        default=None, description="Up to and without /chat/completions; by default the preset's own."
+    )
+    api_key: SecretStr | None = Field(default=None, description="From the environment only, never from YAML.")
+    api_key_file: Path | None = Field(default=None, description="A file whose first line is the key.")
+    text_model: str | None = Field(default=None, description="The endpoint's name for the model that answers text.")
+    vision_model: str | None = Field(default=None, description="The same, for pictures; without one they stay here.")
+    frames_to_cloud: Literal["never", "allowed"] = Field(
+        default="never",
+        description="Whether any picture may leave the box; its camera and its job may still forbid it.",
+    )
+    slots: Annotated[int, Field(ge=1, le=256)] = Field(default=8, description="Requests under way at the same time.")
+    requests_per_minute: Annotated[int, Field(ge=1)] = Field(
+        default=40, description="The most that are sent in a minute; NVIDIA's free tier takes about 40."
+    )
+    budget: Budget = Field(default_factory=Budget)
+    price: Price = Field(default_factory=Price)
+
+    @model_validator(mode="after")
+    def _money_has_a_price(self) -> Self:
+        allowances = (self.budget.box, self.budget.camera)
+        bounded = any(each.money is not None for payer in allowances for each in (payer.day, payer.month))
+        if bounded and self.price == Price():
+            raise ValueError("a budget of money needs a price: set price.prompt and price.completion")
+        return self
+
+    @model_validator(mode="after")
+    def _something_is_there_to_be_asked(self) -> Self:
+        if self.enabled and self.text_model is None and self.vision_model is None:
+            raise ValueError("an enabled cloud needs text_model, vision_model, or both")
+        return self
+
+    @property
+    def sees(self) -> bool:
+        """Whether pictures may go there, and a model there reads them."""
+        return self.vision_model is not None and self.frames_to_cloud == "allowed"
 
 
 class Limits(_Section):
@@ -240,6 +335,12 @@ class Settings(BaseSettings):
     state_dir: Path = Field(default=Path("/var/lib/edge-slm"), description="The spool and the models live here.")
     models: Models = Field(default_factory=Models)
     engine: Engine = Field(default_factory=Engine)
+    placement: Literal["prefer_local", "local_only", "prefer_cloud", "cloud_only"] = Field(
+        default="prefer_local",
+        description="Where jobs run that do not say; a camera's or a job's may only be stricter.",
+    )
+    saturation: Saturation = Field(default_factory=Saturation)
+    cloud: Cloud = Field(default_factory=Cloud)
     queue: Queue = Field(default_factory=Queue)
     limits: Limits = Field(default_factory=Limits)
     cameras: dict[Identifier, Camera] = Field(default_factory=dict, description="Cameras by their names.")

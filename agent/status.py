@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 from agent import __version__
+from agent.admission import Signals
 from agent.contract import VERSION
 from agent.contract.events import encode
-from agent.dispatcher import Load
 from agent.engines.base import Health
-from agent.metrics import Counters, available_bytes, resident_bytes, temperature_c
-from agent.placement import Station
-from agent.settings import Settings
+from agent.line import Load
+from agent.metrics import Counters, resident_bytes
+from agent.placement import LOCAL, Station
+from agent.settings import Cloud, Settings
 
 # Of a box's models, the state that tells most of what it can do.
 _STATES = ("ready", "loading", "failed")
@@ -29,6 +30,7 @@ def info(settings: Settings, healths: Mapping[Station, Health]) -> bytes:
             "detail": health.detail,
         }
         for station, health in healths.items()
+        if station in LOCAL
     ]
     limits = settings.limits.model_dump() | {
         "max_jobs": settings.queue.max_jobs,
@@ -40,8 +42,9 @@ def info(settings: Settings, healths: Mapping[Station, Health]) -> bytes:
             "v": VERSION,
             "node": settings.device.id,
             "version": __version__,
-            "state": min((health.state for health in healths.values()), key=_STATES.index),
+            "state": min((str(model["state"]) for model in models), key=_STATES.index),
             "models": models,
+            "cloud": _endpoint(settings.cloud) if settings.cloud.enabled else None,
             "limits": limits,
             "platform": f"{platform.system()} {platform.machine()}",
         }
@@ -55,6 +58,8 @@ def metrics(
     mqtt: Mapping[str, int],
     *,
     engine_bytes: Mapping[Station, int],
+    signals: Signals,
+    cloud: dict[str, object] | None,
     rate: float,
     unsent: int,
 ) -> bytes:
@@ -66,15 +71,19 @@ def metrics(
         counters: of jobs, since the start.
         mqtt: of the session, since the start.
         engine_bytes: resident memory of each engine's process.
+        signals: how the box is.
+        cloud: how the endpoint elsewhere is, if there is one.
         rate: tokens a second produced since the last message.
         unsent: finals that wait for the broker.
 
     """
-    waits = [load.predicted_wait_s for load in loads.values() if load.predicted_wait_s is not None]
+    local = [load for station, load in loads.items() if station in LOCAL]
+    waits = [load.predicted_wait_s for load in local if load.predicted_wait_s is not None]
     memory = {
         "agent_bytes": resident_bytes(),
         "engine_bytes": sum(engine_bytes.values()),
-        "available_bytes": available_bytes(),
+        "available_bytes": signals.available_bytes,
+        "pressure": signals.memory_pressure,
     }
     return encode(
         {
@@ -82,14 +91,30 @@ def metrics(
             "node": node,
             "queued": sum(load.queued for load in loads.values()),
             "active": sum(load.active for load in loads.values()),
-            "saturated": any(load.saturated for load in loads.values()),
+            "saturated": any(load.saturated is not None for load in local),
             "predicted_wait_s": max(waits, default=None),
             "engines": {name: asdict(load) | {"bytes": engine_bytes[name]} for name, load in loads.items()},
             "unsent": unsent,
             "tokens_per_s": round(rate, 2),
             "memory": memory,
-            "temperature_c": temperature_c(),
+            "temperature_c": signals.temperature_c,
+            "throttled": signals.throttled,
+            "cloud": cloud,
             "counters": counters.as_dict(),
             "mqtt": dict(mqtt),
         }
     )
+
+
+def cloud(health: Health, left: Mapping[str, object]) -> dict[str, object]:
+    """Describe the endpoint elsewhere for ``metrics``, with what is ``left`` of its budget."""
+    return {"state": health.state, "detail": health.detail, "budget_left": left}
+
+
+def _endpoint(settings: Cloud) -> dict[str, object]:
+    return {
+        "preset": settings.preset,
+        "text_model": settings.text_model,
+        "vision_model": settings.vision_model,
+        "frames_to_cloud": settings.frames_to_cloud,
+    }

@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 
+from agent.contract.errors import JobError
 from agent.contract.events import Usage
 from agent.contract.jobs import Job, Key
-from agent.engines.base import Done, EngineLost, Event, Health, Started, Text
+from agent.engines.base import Cost, Done, EngineLost, Event, Health, Started, Text
 
 
 class Attempt:
@@ -29,9 +30,9 @@ class Attempt:
             self._said += 1
             self._events.put_nowait(Text(word, self._said))
 
-    def finish(self, completion_tokens: int = 2) -> None:
-        """End the job well."""
-        self._events.put_nowait(Done("stop", Usage(3, completion_tokens, image_tokens=self._image_tokens)))
+    def finish(self, completion_tokens: int = 2, cost: Cost | None = None) -> None:
+        """End the job well, having taken the engine so long."""
+        self._events.put_nowait(Done("stop", Usage(3, completion_tokens, image_tokens=self._image_tokens), cost))
 
     def fail(self, error: BaseException) -> None:
         """Raise ``error`` out of the run."""
@@ -108,3 +109,27 @@ class FakeEngine:
                     return
         finally:
             attempt.closed.set()
+
+
+class FakeCloud(FakeEngine):
+    """An endpoint elsewhere that does as the test says.
+
+    Attributes:
+        refused: why it takes no job now.
+        delay_s: how long it would hold the next request up.
+
+    """
+
+    def __init__(self, slots: int = 2, words: Sequence[str] | None = None, model: str = "fake-cloud") -> None:
+        super().__init__(slots, words, model)
+        self.health = Health("ready", model, "fake")
+        self.refused: JobError | None = None
+        self.delay_s = 0.0
+
+    def refusal(self, job: Job) -> JobError | None:  # noqa: ARG002  it is the same for all
+        """Return what the test has set."""
+        return self.refused
+
+    def model(self, job: Job) -> str:  # noqa: ARG002  likewise
+        """Return the name of the one model."""
+        return self.health.model

@@ -25,13 +25,18 @@ _ROOMS = {
     "agent.metrics": "",
     "agent.progress": "",
     "agent.settings": "",
+    "agent.standin": "",
+    "agent.credentials": "errors",
+    "agent.budget": "contract settings",
     "agent.keys": "settings",
     "agent.layers": "errors keys settings",
     "agent.cameras": "contract settings",
-    "agent.bus": "backoff contract errors settings",
+    "agent.bus": "backoff contract credentials errors settings",
     "agent.client": "bus contract errors settings",
     "agent.spool": "contract errors",
+    "agent.accounts": "budget contract spool",
     "agent.admission": "contract",
+    "agent.signals": "admission",
     "agent.placement": "contract",
     "agent.publisher": "contract",
     "agent.engines": "",
@@ -44,18 +49,27 @@ _ROOMS = {
     "agent.engines.child": "engines.watchdog engines.wire",
     "agent.engines.local": "backoff contract engines.base engines.child engines.growth engines.translation"
     " engines.watchdog engines.wire metrics",
+    "agent.engines.cloud.bundle": "",
+    # A process of its own, which decodes.
+    "agent.engines.cloud.shrink": "contract engines.cloud.bundle engines.worker",
+    "agent.engines.cloud": "backoff engines.cloud.bundle contract engines.base settings",
+    "agent.forecast": "contract engines.base",
     "agent.models.conversion": "",
     "agent.models.shapes": "",
     "agent.models": "errors settings",
-    "agent.course": "admission contract engines.base placement publisher",
-    "agent.dispatcher": "admission contract course engines.base placement publisher",
+    "agent.course": "admission contract engines.base forecast placement publisher",
+    "agent.line": "admission contract course engines.base forecast placement",
+    "agent.dispatcher": "admission contract course engines.base forecast line placement publisher",
+    "agent.rates": "line placement spool",
+    "agent.stations": "admission contract credentials engines.base engines.cloud engines.local errors forecast line"
+    " models placement settings",
     "agent.outbox": "bus contract publisher spool",
     "agent.reception": "admission contract course dispatcher latest metrics outbox spool",
     "agent.intake": "bus cameras contract metrics reception spool",
-    "agent.status": "contract dispatcher engines.base metrics placement settings",
+    "agent.status": "admission contract engines.base line metrics placement settings",
     "agent.testing": "contract engines.base",
-    "agent.service": "admission backoff bus cameras clock contract dispatcher engines.base engines.local intake logs"
-    " metrics models outbox placement publisher reception settings spool status",
+    "agent.service": "accounts admission budget bus cameras clock contract dispatcher engines.base intake logs"
+    " metrics outbox placement publisher rates reception settings signals spool stations status",
     "agent.demo": "client errors layers models models.shapes settings",
     "agent.bench": "*",
     "agent.cli": "*",
@@ -64,13 +78,18 @@ _ROOMS = {
 # What only some rooms may import from outside, that no other depends on it or pays for it.
 _OWNERS = {
     "gguf": "models.conversion",
+    "httpx": "bench engines.cloud",
+    "httpx_sse": "bench engines.cloud",
+    "matplotlib": "bench",
     "numpy": "engines.worker models.conversion",
     # The parent reads headers alone; what decodes is the worker.
-    "PIL": "bench engines.worker models.shapes",
+    "PIL": "bench engines.cloud.shrink engines.worker models.shapes",
     "onnxruntime": "engines.worker models.conversion",
     "onnxruntime_genai": "engines.worker",
     "paho": "bus client",
     "sqlite3": "spool",
+    "tenacity": "engines.cloud",
+    "uvicorn": "bench",
     "yaml": "layers",
 }
 
@@ -133,7 +152,7 @@ def test_every_arrow_points_the_same_way() -> None:
 def test_the_daemon_loads_nothing_that_its_worker_is_for() -> None:
     report = "import sys, agent.service; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     loaded = subprocess.run([sys.executable, "-c", report], check=True, capture_output=True, text=True).stdout.split()
-    assert {"gguf", "numpy", "onnxruntime", "onnxruntime_genai", "yaml"} & {*loaded} == set()
+    assert {"gguf", "httpx", "numpy", "onnxruntime", "onnxruntime_genai", "tenacity", "yaml"} & {*loaded} == set()
 
 
 def test_the_command_line_loads_what_a_command_needs_when_it_runs() -> None:

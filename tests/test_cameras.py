@@ -8,6 +8,7 @@ import pytest
 from agent.cameras import Cameras
 from agent.contract.jobs import Frame
 from agent.settings import Camera, Source
+from tests.jobs.tickets import job
 
 
 def asked(cameras: Cameras, camera: str = "porch", client: str = "dev7") -> Any:
@@ -72,6 +73,22 @@ def test_a_bad_message_is_told_and_the_last_good_one_stands(cameras: Cameras, pa
     cameras.tell("porch", b'{"prompt": "Is it a cat?"}')
     assert str(cameras.tell("porch", payload)).startswith(problem)
     assert asked(cameras) == "Is it a cat?"
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b'{"private": true, "promt": "x"}', b'{"placement": "local_only", "detail": 3}', b'{"private": true, "prom'],
+)
+def test_a_bad_message_that_says_private_keeps_the_pictures_here(cameras: Cameras, payload: bytes) -> None:
+    assert cameras.tell("porch", payload) is not None
+    assert cameras.keeps(job("j", camera="porch"))
+    assert asked(cameras) == "Who is it?"
+
+
+def test_a_camera_is_kept_by_what_is_told_now_and_others_and_texts_are_not(cameras: Cameras) -> None:
+    cameras.tell("porch", b'{"placement": "local_only"}')
+    jobs = [job("j", camera=camera) for camera in ("porch", "safe", "attic", None)]
+    assert [cameras.keeps(each) for each in jobs] == [True, True, False, False]
 
 
 def test_what_the_configuration_keeps_on_the_box_is_not_let_out_over_mqtt(cameras: Cameras) -> None:

@@ -1,8 +1,9 @@
 """A job with what is known of it besides what its client sent."""
 
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
+from agent.contract.errors import JobError
 from agent.contract.jobs import Job
 
 # A client's name and that of its camera: two clients may both have a porch. A job that is no camera's has no second.
@@ -23,7 +24,10 @@ class Ticket:
         deadline: when its answer is worth nothing any more, on the same clock.
         attempt: which run this is, from 1.
         deaths: how often the engine died while this job ran.
+        restarts: how many attempts were begun anew since the agent started.
         stored: whether it is on disk; a frame that was published at QoS 0 was promised nothing and is not.
+        tried: the places that could not answer it, in that order, and how they failed.
+        egress: whether a byte of it has left the box.
 
     """
 
@@ -32,8 +36,22 @@ class Ticket:
     deadline: float | None = None
     attempt: int = 1
     deaths: int = 0
+    restarts: int = 0
     stored: bool = True
+    tried: tuple[tuple[Literal["local", "cloud"], JobError], ...] = ()
+    egress: bool = False
 
     def again(self) -> "Ticket":
         """Return the ticket for the run after one that the engine did not survive."""
-        return replace(self, attempt=self.attempt + 1, deaths=self.deaths + 1)
+        return replace(self, attempt=self.attempt + 1, restarts=self.restarts + 1, deaths=self.deaths + 1)
+
+    def moved(self, where: Literal["local", "cloud"], error: JobError, *, talked: bool) -> "Ticket":
+        """Return the ticket for a run elsewhere after one that failed; once it has ``talked``, in a new attempt."""
+        more = int(talked)
+        return replace(
+            self,
+            attempt=self.attempt + more,
+            restarts=self.restarts + more,
+            deaths=0,
+            tried=(*self.tried, (where, error)),
+        )

@@ -15,7 +15,7 @@ from typing import Any
 
 from agent.client import Client
 from agent.demo import brokers
-from agent.demo.children import Child, DemoError
+from agent.demo.children import Child, DemoError, while_alive
 from agent.models.pull import pull
 from agent.models.store import resolve
 from agent.settings import Mqtt, Settings
@@ -87,12 +87,13 @@ class Rig:
         return pull(SHAPES, self.settings.models_dir)
 
     @asynccontextmanager
-    async def box(self, *program: str, vision: Path | None = None) -> AsyncIterator[Box]:
+    async def box(self, *program: str, vision: Path | None = None, **sections: object) -> AsyncIterator[Box]:
         """Run a box as a child of its own, with a broker; by default the real ``edge-slm run``.
 
         Args:
             program: a module of this package, and its arguments, to run instead.
             vision: the only model that it has; by default the text model.
+            sections: of its configuration, instead of the bench's own.
 
         """
         with tempfile.TemporaryDirectory(prefix="edge-slm-bench-") as name:
@@ -101,7 +102,7 @@ class Rig:
             broker = await brokers.start(launch, folder / "broker.log")
             try:
                 mqtt = Mqtt(host=launch.address.host, port=launch.address.port, protocol=launch.address.protocol)
-                config = self._configure(folder, mqtt, vision)
+                config = self._configure(folder, mqtt, vision, sections)
                 edge_slm = Path(sysconfig.get_path("scripts")) / "edge-slm"
                 command: Sequence[str | Path] = (edge_slm, "run", "--config", config)
                 if program:
@@ -110,7 +111,7 @@ class Rig:
                 agent = await Child.start("the agent", command, folder / "agent.log")
                 try:
                     async with Client(mqtt, _NODE, "waiter") as waiter:
-                        await waiter.online(_ONLINE_S)
+                        await while_alive(waiter.online(_ONLINE_S), agent)
                     yield Box(agent, mqtt, folder)
                 finally:
                     await agent.stop(_STOP_S)
@@ -134,7 +135,7 @@ class Rig:
         times: list[dict[str, list[float]]] = await _run("agent.engines.worker.bare_vision", self.vision, asked)
         return times
 
-    def _configure(self, folder: Path, mqtt: Mqtt, vision: Path | None) -> Path:
+    def _configure(self, folder: Path, mqtt: Mqtt, vision: Path | None, sections: dict[str, object]) -> Path:
         config = folder / "config.yaml"
         mine = {
             "device": {"id": _NODE},
@@ -147,7 +148,7 @@ class Rig:
             "log": {"level": "warning"},
             "drain_s": 1,
         }
-        config.write_text(json.dumps(mine), encoding="utf-8")  # JSON is YAML
+        config.write_text(json.dumps(mine | sections), encoding="utf-8")  # JSON is YAML
         return config
 
 

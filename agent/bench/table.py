@@ -5,6 +5,7 @@ import json
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict
+from math import isnan
 
 from agent import __version__
 from agent.bench import ROWS, VISION_ROWS, measures, pictures
@@ -34,11 +35,9 @@ def run(settings: Settings, *, rows: Sequence[str], as_json: bool) -> int:
         models.append(rig.vision.name)
     found = asyncio.run(_measured(rig, rows, quiet=as_json))
     if as_json:
-        print(json.dumps([asdict(row) | {"holds": row.holds} for row in found], indent=1))
+        print(json.dumps(as_dicts(found), indent=1))
     else:
-        where = f"{platform.machine()}, Python {platform.python_version()}"
-        print(f"\nedge-slm {__version__}, {', '.join(models)}, {where}\n")
-        print(table(found))
+        print(f"\n{heading(models)}\n\n{table(found)}")
     return 0 if all(row.holds for row in found) else 1
 
 
@@ -49,6 +48,16 @@ async def _measured(rig: Rig, names: Sequence[str], *, quiet: bool) -> list[Row]
             print(f"measuring {name} …", flush=True)
         found += await (measures.MEASURES | pictures.MEASURES)[name](rig)
     return found
+
+
+def heading(models: Sequence[str]) -> str:
+    """Say what was measured where."""
+    return f"edge-slm {__version__}, {', '.join(models)}, {platform.machine()}, Python {platform.python_version()}"
+
+
+def as_dicts(rows: Sequence[Row]) -> list[dict[str, object]]:
+    """Return the rows for a script; JSON has no NaN, which is the value of what never happened."""
+    return [asdict(row) | {"value": None if isnan(row.value) else row.value, "holds": row.holds} for row in rows]
 
 
 def table(rows: list[Row]) -> str:

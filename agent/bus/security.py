@@ -4,6 +4,8 @@ import ssl
 from pathlib import Path
 
 from agent.bus.base import BusError
+from agent.credentials import secret
+from agent.errors import UserError
 from agent.settings import Mqtt, Tls
 
 
@@ -27,13 +29,10 @@ def read_password(settings: Mqtt) -> str | None:
         BusError: the file cannot be read.
 
     """
-    if settings.password_file is None:
-        return None if settings.password is None else settings.password.get_secret_value()
     try:
-        lines = settings.password_file.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise _unreadable("mqtt.password_file", settings.password_file, error) from None
-    return lines[0] if lines else ""
+        return secret("mqtt.password_file", settings.password, settings.password_file)
+    except UserError as error:
+        raise BusError(str(error)) from None
 
 
 def tls_context(tls: Tls) -> ssl.SSLContext:
@@ -68,6 +67,5 @@ class _TidySocket(ssl.SSLSocket):
             raise
 
 
-def _unreadable(key: str, path: Path | None, error: Exception) -> BusError:
-    reason = (isinstance(error, OSError) and error.strerror) or "it is not text"
-    return BusError(f"{key}: cannot use {path}: {reason}")
+def _unreadable(key: str, path: Path | None, error: OSError) -> BusError:
+    return BusError(f"{key}: cannot use {path}: {error.strerror or error}")

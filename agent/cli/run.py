@@ -9,13 +9,14 @@ from collections.abc import Mapping
 import structlog
 
 from agent import logs
-from agent.bus import BusError
 from agent.engines.base import Engine
+from agent.errors import UserError
 from agent.layers import load
 from agent.placement import Station
-from agent.service import Service, local_engines
+from agent.service import Service
 from agent.settings import Settings
 from agent.spool import Room, Spool, SpoolSick
+from agent.stations import local_engines
 
 _log = structlog.get_logger(__name__)
 
@@ -90,7 +91,7 @@ async def _run(
     spool = await opening
     try:
         service = Service(settings, spool, engines)
-    except BusError:
+    except UserError:
         await spool.close()
         raise
     try:

@@ -46,6 +46,7 @@ class JobError(Exception):
         message: one sentence a person can act on; never a prompt or a secret.
         retry_after_s: seconds after which to try again, where that is known.
         retryable: whether the same request may succeed later; by default what the code says.
+        reason: the word for it in the final's ``placement``; by default the code.
 
     """
 
@@ -53,13 +54,23 @@ class JobError(Exception):
     message: str
     retry_after_s: float | None = None
     retryable: bool | None = None
+    reason: str | None = None
+
+    @property
+    def word(self) -> str:
+        """One word for why the job ran nowhere."""
+        return self.reason or str(self.code)
+
+    @property
+    def can_retry(self) -> bool:
+        """Whether the same request may succeed later."""
+        return self.code in _RETRYABLE if self.retryable is None else self.retryable
 
     def as_dict(self) -> dict[str, object]:
         """Return the contract's ``error`` object."""
-        retryable = self.code in _RETRYABLE if self.retryable is None else self.retryable
         return {
             "code": str(self.code),
             "message": self.message,
-            "retryable": retryable,
+            "retryable": self.can_retry,
             "retry_after_s": self.retry_after_s,
         }

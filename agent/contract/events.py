@@ -31,6 +31,7 @@ def state(
     attempt: int,
     position: int = 0,
     predicted_wait_s: float | None = None,
+    predicted_end_s: float | None = None,
     *,
     camera: str | None = None,
 ) -> bytes:
@@ -41,11 +42,16 @@ def state(
         name: what happened.
         attempt: counts from 1; a new one begins with ``restarted`` and ``seq`` 0.
         position: jobs to be started before this one.
-        predicted_wait_s: seconds until it starts, by measured service times; None while nothing is measured.
+        predicted_wait_s: seconds until it starts, by measured rates; None while nothing is measured.
+        predicted_end_s: seconds until it has ended, likewise.
         camera: of a job that came on an image topic.
 
     """
-    queue = {"position": position, "predicted_wait_s": predicted_wait_s}
+    queue = {
+        "position": position,
+        "predicted_wait_s": _rounded(predicted_wait_s),
+        "predicted_end_s": _rounded(predicted_end_s),
+    }
     data: dict[str, object] = {"v": VERSION, "id": job_id, "state": name, "attempt": attempt, "queue": queue}
     if camera is not None:
         data["camera"] = camera

@@ -18,7 +18,7 @@ from agent.contract.messages import Inbound
 from agent.contract.topics import Kind, Route, Topics, is_identifier
 
 # What a raw payload may say in MQTT 5 user properties. Others are not ours: bridges and brokers add their own.
-_PROPERTIES = ("model", "max_tokens", "priority", "placement", "stream")
+_PROPERTIES = ("model", "max_tokens", "priority", "placement", "private", "stream")
 _FRAME_PROPERTIES = ("prompt", "detail", *_PROPERTIES)
 _FRAME = (b"\xff\xd8\xff", b"\x89PNG")  # JPEG, PNG
 _BOM = b"\xef\xbb\xbf"
@@ -270,7 +270,7 @@ def _from_properties(properties: Mapping[str, str], names: tuple[str, ...] = _PR
         text = properties[name]
         if name == "max_tokens" and text.isascii() and text.isdigit():
             found[name] = int(text[:20])
-        elif name == "stream" and text in ("true", "false"):
+        elif name in ("private", "stream") and text in ("true", "false"):
             found[name] = text == "true"
         else:
             found[name] = text

@@ -32,11 +32,23 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class Cost:
+    """How long the engine worked for a job alone, in seconds, whatever else it did meanwhile.
+
+    Of an endpoint elsewhere, whose work nobody here sees: the time to the first token, and the time after it.
+    """
+
+    prefill_s: float
+    decode_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
-    """The job ended by itself."""
+    """The job ended by itself; ``cost`` is None where the engine does not measure it."""
 
     finish_reason: Literal["stop", "length", "content_filter"]
     usage: Usage
+    cost: Cost | None = None
 
 
 Event: TypeAlias = Started | Text | Done
@@ -108,3 +120,17 @@ class Engine(Protocol):
             EngineLost: the engine died under it.
 
         """
+
+
+class Remote(Engine, Protocol):
+    """An engine elsewhere, which may have reasons of its own not to take a job now."""
+
+    @property
+    def delay_s(self) -> float:
+        """How long the next request would be held up before it is sent, in seconds."""
+
+    def refusal(self, job: Job) -> JobError | None:
+        """Tell why it cannot take this job now, or ever. It is asked at every decision, and does no I/O."""
+
+    def model(self, job: Job) -> str | None:
+        """Tell which model would answer the job; None if none can."""

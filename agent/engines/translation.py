@@ -6,7 +6,7 @@ from agent.contract.errors import Code, JobError
 from agent.contract.events import Usage
 from agent.contract.jobs import Detail, Job, Message, PicturePart, ResponseFormat, TextPart
 from agent.engines import wire
-from agent.engines.base import Done, EngineLost, Event, SimilarFrame, Started, Text
+from agent.engines.base import Cost, Done, EngineLost, Event, SimilarFrame, Started, Text
 
 # How many crops a picture is cut into at the most. The model's authors recommend 16 for one picture and 4 for several
 # frames; 1 is the least there is.
@@ -86,7 +86,7 @@ def event(message: wire.Message | None) -> Event:
             return Started(message.prompt, message.cached, message.image)
         case wire.Done():
             usage = Usage(message.prompt, message.completion, message.cached, message.image)
-            return Done(message.finish_reason, usage)
+            return Done(message.finish_reason, usage, Cost(message.prefill_s, message.decode_s))
         case wire.Similar():
             raise SimilarFrame
         case wire.Refused():

@@ -121,6 +121,7 @@ class Text:
 class Done:
     """The job ended by itself; tokens as the model counts them, the end token included.
 
+    The worker spent ``prefill_s`` seconds on its prompt and ``decode_s`` on its answer, whatever ran beside it.
     The worker's KV caches, of all its slots, are ``held`` bytes now, in this message and in every other last one on a
     job: memory that is in use and not lost.
     """
@@ -132,6 +133,8 @@ class Done:
     cached: int
     image: int = 0
     held: int = 0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

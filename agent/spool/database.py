@@ -3,13 +3,14 @@
 import contextlib
 import math
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from agent.contract.jobs import Job, Key
 from agent.spool.files import make
-from agent.spool.records import Receipt, Room, SpoolFull, StoredFinal, Unfinished, Unsent
+from agent.spool.notes import Notes
+from agent.spool.records import Receipt, Room, SpoolFull, StoredFinal, Total, Unfinished, Unsent
 from agent.spool.schema import VERSION, prepare
 from agent.spool.sickness import DamagedError, checked, refused
 
@@ -36,6 +37,7 @@ class Database:
     """The open tables.
 
     Attributes:
+        notes: the tables of what is no job's.
         counts: what the tables hold, kept in step so that nobody has to count rows.
         next_unsent: the number that the next row of the outbox gets.
         live_bytes: what the file held when the last transaction began, less the pages of what was deleted, which
@@ -62,6 +64,7 @@ class Database:
         self._connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
         # The connection keeps every statement below prepared: they are fewer than its cache of 128.
         self._execute = self._connection.execute
+        self.notes = Notes(self._execute)
         try:
             prepare(self._connection)
             self.counts = Counts(
@@ -126,13 +129,13 @@ class Database:
     def recover(self) -> list[Unfinished]:
         """Count one attempt for every request, and return them in order of acceptance."""
         self._execute("UPDATE requests SET attempt = attempt + 1")
-        select = "SELECT client, id, job, received_at, attempt, canceled FROM requests ORDER BY seq"
+        select = "SELECT client, id, job, received_at, attempt, canceled, egress FROM requests ORDER BY seq"
         # Closed even if a row makes no sense: an open cursor keeps the lock, and the file could not be mended.
         with contextlib.closing(self._execute(select)) as rows:
             return [
-                Unfinished(Key(client, job_id), _readable(job), received_at + self._shift, attempt, bool(canceled))
-                for client, job_id, job, received_at, attempt, canceled in (
-                    checked(row, str, str, bytes, float, int, int) for row in rows
+                Unfinished(Key(client, job_id), _readable(job), at + self._shift, attempt, bool(canceled), bool(egress))
+                for client, job_id, job, at, attempt, canceled, egress in (
+                    checked(row, str, str, bytes, float, int, int, int) for row in rows
                 )
             ]
 
@@ -163,6 +166,11 @@ class Database:
         if self._execute("UPDATE requests SET canceled = 1 WHERE client = ? AND id = ?", key).rowcount:
             return Receipt.RUNNING
         return Receipt.FINISHED if self._send_again(key) else Receipt.NEW
+
+    def leave(self, key: Key, totals: Iterable[Total]) -> None:
+        """Mark a request as one of which bytes have left the box, and keep what that makes in all."""
+        self._execute("UPDATE requests SET egress = 1 WHERE client = ? AND id = ?", key)
+        self.notes.spend(totals)
 
     def finish(self, final: StoredFinal) -> bool:
         """Let a final take its request's place, and wait to be sent; False if the key has one already."""
@@ -249,21 +257,6 @@ class Database:
         ahead = (now - self._shift, now + _NOTICED_S - self._shift)
         self._execute("UPDATE requests SET received_at = ? WHERE received_at > ?", ahead)
         self._execute("UPDATE finals SET finished_at = ? WHERE finished_at > ?", ahead)
-
-    def tell(self, camera: str, policy: bytes) -> None:
-        """Keep a camera's policy in the place of its last one; an empty one leaves none."""
-        self._execute("DELETE FROM cameras WHERE name = ?", (camera,))
-        if policy:
-            self._execute("INSERT INTO cameras VALUES (?, ?)", (camera, policy))
-
-    def told(self) -> dict[str, bytes]:
-        """Return the policies that are kept, by camera."""
-        rows = self._execute("SELECT name, policy FROM cameras").fetchall()
-        return dict(checked(row, str, bytes) for row in rows)
-
-    def forget_cameras(self) -> None:
-        """Drop all policies."""
-        self._execute("DELETE FROM cameras")
 
     def _no_room(self) -> SpoolFull | None:
         if sum(self.counts) >= self._room.jobs:

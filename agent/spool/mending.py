@@ -45,8 +45,15 @@ _COLUMNS: dict[str, dict[str, Kinds]] = {
         "attempt": int,
         "canceled": int,
         "job": bytes,
+        "egress": int,
     },
     "outbox": {"seq": int, "final": int},
+}
+# The same of those without numbers: they are small, and found from both ends.
+_NAMED: dict[str, dict[str, Kinds]] = {
+    "cameras": {"name": str, "policy": bytes},
+    "spending": {"period": str, "payer": str, "requests": int, "tokens": int, "money": float},
+    "rates": {"name": str, "value": bytes},
 }
 # What else names the rows of a table: its indexes, by the column that they begin with, are pages of their own.
 _INDEXES = {
@@ -130,13 +137,11 @@ def _carry_over(
     damaged: sqlite3.Connection, new: sqlite3.Connection, next_unsent: int, given_up: Collection[str]
 ) -> dict[str, int]:
     """Copy the rows, and return how many of what there were."""
-    cameras, clock, finals, requests, outbox = (
-        _Reading(damaged, table, given_up) for table in ("cameras", "clock", "finals", "requests", "outbox")
+    clock, finals, requests, outbox = (
+        _Reading(damaged, table, given_up) for table in ("clock", "finals", "requests", "outbox")
     )
-    for way in ("", "DESC"):
-        for row in cameras.rows(f"SELECT name, policy FROM cameras ORDER BY name {way}"):  # noqa: S608
-            with contextlib.suppress(DamagedError):
-                new.execute("INSERT OR IGNORE INTO cameras VALUES (?, ?)", checked(row, str, bytes))
+    for table in _NAMED:
+        _copied_by_name(_Reading(damaged, table, given_up), new)
     shift = None
     for row in clock.rows("SELECT shift FROM clock LIMIT 1"):
         with contextlib.suppress(DamagedError):
@@ -145,8 +150,9 @@ def _carry_over(
     # As if it had just come or ended, which for one may be late, but is never too early.
     now = time.time() - (shift or 0.0)
     kept = _copied(finals, new, "TRUE", {"finished_at": now, "correlation": None, "repeatable": 1})
-    # A key that has both is finished. Of a job that cannot be read the key is answered all the same.
-    unfinished = {"received_at": now, "attempt": 1, "canceled": 0, "job": b""}
+    # A key that has both is finished. Of a job that cannot be read the key is answered all the same. Whether bytes of
+    # it left is answered with yes where nobody knows: that they did not is a promise.
+    unfinished = {"received_at": now, "attempt": 1, "canceled": 0, "job": b"", "egress": 1}
     waiting = _copied(requests, new, "(?2, ?3) NOT IN (SELECT client, id FROM finals)", unfinished)
     unsent = _copied(outbox, new, "?2 IN (SELECT seq FROM finals)", {})
     if shift is None:
@@ -163,6 +169,16 @@ def _carry_over(
             (next_unsent,),
         ).rowcount
     return {"requests": waiting, "finals": kept, "unsent": unsent + again, "sent_again": again}
+
+
+def _copied_by_name(reading: "_Reading", new: sqlite3.Connection) -> None:
+    """Copy the rows of a table without numbers; what of it cannot be read is told, spent or measured again."""
+    columns = _NAMED[reading.table]
+    insert = f"INSERT OR IGNORE INTO {reading.table} VALUES ({', '.join('?' * len(columns))})"  # noqa: S608
+    for way in ("", "DESC"):
+        for row in reading.rows(f"SELECT {', '.join(columns)} FROM {reading.table} ORDER BY 1 {way}"):  # noqa: S608
+            with contextlib.suppress(DamagedError):
+                new.execute(insert, checked(row, *columns.values()))
 
 
 def _copied(reading: "_Reading", new: sqlite3.Connection, fits: str, defaults: dict[str, Any]) -> int:
@@ -208,7 +224,10 @@ class _Reading:
 
     def walk(self, columns: Iterable[str]) -> Iterator[_Row]:
         """Yield rows from both ends of the table up to where it is damaged, and one by one from in between."""
-        select = f"SELECT {', '.join(columns)} FROM {self.table} NOT INDEXED"  # noqa: S608
+        there = {name for _, name, *_ in self.rows(f"PRAGMA table_info({self.table})")}
+        # What an older version had no column for was not so.
+        values = ("0" if name == "egress" and name not in there else name for name in columns)
+        select = f"SELECT {', '.join(values)} FROM {self.table} NOT INDEXED"  # noqa: S608
         low, high, again = 0, sys.maxsize, 0
         for row in self.rows(f"{select} ORDER BY seq"):
             if row[0] > low:

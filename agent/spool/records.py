@@ -3,6 +3,7 @@
 import sys
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeAlias
 
 from agent.contract.jobs import Job, Key
 from agent.errors import UserError
@@ -40,6 +41,10 @@ class Room:
 
     jobs: int = sys.maxsize
     bytes: int = sys.maxsize
+
+
+Total: TypeAlias = tuple[str, str, int, int, float]
+"""All that a payer has spent in a period: (period, payer, requests, tokens, money). A later one takes its place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,7 @@ class Unfinished:
         received_at: wall-clock seconds.
         attempt: 1 + the starts of the agent that it lived through, or more, by `Spool.restarted`.
         canceled: its client asked to end it.
+        egress: bytes of it may have left the box: `Spool.leaving` was asked for.
 
     """
 
@@ -91,3 +97,4 @@ class Unfinished:
     received_at: float
     attempt: int
     canceled: bool
+    egress: bool

@@ -2,7 +2,7 @@
 
 import sqlite3
 
-VERSION = 3
+VERSION = 4
 # Neither key is AUTOINCREMENT, which is one more page to write in each commit. Among living rows the order holds
 # without it; `Database` keeps the outbox's cursor from meeting a number twice.
 _TABLES = """
@@ -19,8 +19,17 @@ _CAMERAS = "CREATE TABLE cameras (name TEXT PRIMARY KEY, policy BLOB NOT NULL) W
 # By how much the wall clock was set since the first row was stamped. Every stamp is stored less this, so that a
 # clock that jumps costs one number, and not a new stamp on a hundred thousand finals.
 _CLOCK = "CREATE TABLE clock (shift REAL NOT NULL); INSERT INTO clock VALUES (0);"
+# The cloud: whether a byte of a request has left the box, and what that has cost; and what to foresee ends by. The
+# column stands last, behind the job, as in a table that it was added to: there is one schema, and one way to it.
+_CLOUD = """
+ALTER TABLE requests ADD COLUMN egress INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE spending (
+    period TEXT NOT NULL, payer TEXT NOT NULL, requests INTEGER NOT NULL, tokens INTEGER NOT NULL, money REAL NOT NULL,
+    PRIMARY KEY (period, payer)) WITHOUT ROWID;
+CREATE TABLE rates (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+"""
 # From which version on a part is there.
-_PARTS = ((1, _TABLES), (2, _CAMERAS), (3, _CLOCK))
+_PARTS = ((1, _TABLES), (2, _CAMERAS), (3, _CLOCK), (4, _CLOUD))
 
 _PRAGMAS = (
     # The WAL's index is in our memory so, and not in a file that is mapped: a disk that fails under a mapping kills

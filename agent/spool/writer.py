@@ -20,7 +20,7 @@ from agent.contract.jobs import Job, Key
 from agent.spool.ballast import FOR_JOBS, SIZE
 from agent.spool.database import Counts, Database
 from agent.spool.files import locked
-from agent.spool.records import Receipt, Room, SpoolError, SpoolFull, StoredFinal, Unfinished, Unsent
+from agent.spool.records import Receipt, Room, SpoolError, SpoolFull, StoredFinal, Total, Unfinished, Unsent
 from agent.spool.store import Operation, Store
 
 _log = structlog.get_logger(__name__)
@@ -45,8 +45,9 @@ class Spool:
     A caller that is cancelled stops waiting; the operation that it asked for happens all the same, whole.
 
     Every method raises `SpoolError` where the disk refuses; nothing has changed then, and the spool goes on
-    serving. Operations are durable when they return, but for `sent` and `expire`: these cause no fsync of their
-    own, for what power loss makes of them, a final sent twice or dropped later, is allowed.
+    serving. Operations are durable when they return, but for `sent`, `expire`, `spent` and `keep_rates`: these cause
+    no fsync of their own, for what power loss makes of them is allowed: a final sent twice or dropped later, tokens
+    that nobody charges, a rate that is measured again.
     """
 
     def __init__(self, path: Path, room: Room) -> None:
@@ -141,17 +142,41 @@ class Spool:
         """Tell what is known of a key. It writes nothing, and so works on a full disk."""
         return await self._do(partial(Database.known, key=key), durable=False)
 
+    async def leaving(self, key: Key, totals: Sequence[Total]) -> None:
+        """Note that bytes of a request are about to leave the box, and what is spent with that, in one fsync.
+
+        Of a frame that is not stored there is nothing to mark, and only the totals are kept.
+        """
+        # A note: on a full disk the finals come first.
+        await self._do(partial(Database.leave, key=key, totals=totals), kept=FOR_JOBS)
+
+    async def spent(self, totals: Sequence[Total]) -> None:
+        """Keep what is spent; totals of other days and months are dropped."""
+        await self._do(lambda database: database.notes.spend(totals), durable=False, kept=FOR_JOBS)
+
+    async def spending(self) -> list[Total]:
+        """Return what is spent, as it was last told."""
+        return await self._do(lambda database: database.notes.spending(), durable=False)
+
+    async def keep_rates(self, name: str, value: bytes) -> None:
+        """Keep a value under a name, in the place of its last one."""
+        await self._do(lambda database: database.notes.keep_rates(name, value), durable=False, kept=SIZE)
+
+    async def rates(self) -> dict[str, bytes]:
+        """Return the values that `keep_rates` was told, by name."""
+        return await self._do(lambda database: database.notes.rates(), durable=False)
+
     async def tell(self, camera: str, policy: bytes) -> None:
         """Keep what was last told on a camera's config topic; nothing, if that was nothing."""
-        await self._do(partial(Database.tell, camera=camera, policy=policy), kept=SIZE)
+        await self._do(lambda database: database.notes.tell(camera, policy), kept=SIZE)
 
     async def told(self) -> dict[str, bytes]:
         """Return what was told, by camera."""
-        return await self._do(Database.told, durable=False)
+        return await self._do(lambda database: database.notes.told(), durable=False)
 
     async def forget_cameras(self) -> None:
         """Drop what was told of cameras."""
-        await self._do(Database.forget_cameras)
+        await self._do(lambda database: database.notes.forget_cameras())
 
     async def outgoing(self, after: int, limit: int) -> list[Unsent]:
         """Return the first ``limit`` unsent finals whose ``seq`` is above ``after``, in order."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.bench import ROWS, VISION_ROWS, table
+from agent.bench import ROWS, VISION_ROWS, saturate, table
 from agent.cli import main
 from agent.cli.bench import bench
 from agent.cli.parser import parser
@@ -118,6 +118,34 @@ def test_the_bench_measures_text_or_pictures_or_what_is_named(
     monkeypatch.setattr(table, "run", measure)
     assert bench(parser().parse_args(["bench", *arguments])) == 0
     assert measured == [rows]
+
+
+def test_the_bench_saturates_with_the_seed_and_the_picture_that_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[dict[str, object]] = []
+
+    def measure(_settings: object, **named: object) -> int:
+        measured.append(named)
+        return 0
+
+    monkeypatch.setattr(saturate, "run", measure)
+    arguments = ["bench", "--saturate", "--seed", "7", "--plot", "loads.png"]
+    assert bench(parser().parse_args(arguments)) == 0
+    assert measured == [{"seed": 7, "as_json": False, "plot": Path("loads.png")}]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--plot", "loads.png"), "--plot draws what --saturate measures: give both"),
+        (("--saturate", "--vision"), "--saturate has rows of its own: leave --rows and --vision out"),
+        (("--saturate", "--rows", "decode"), "--saturate has rows of its own: leave --rows and --vision out"),
+    ],
+)
+def test_options_of_the_bench_that_do_not_go_together_are_told(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], sentence: str
+) -> None:
+    code, _, error = run(capsys, "bench", *arguments)
+    assert (code, sentence in error) == (2, True)
 
 
 def test_a_refused_login_is_not_called_a_missing_broker(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -478,6 +478,11 @@ def test_user_properties_serve_raw_payloads() -> None:
     assert (found.sampling.max_tokens, found.stream, found.priority) == (5, False, "low")
 
 
+def test_a_raw_payload_is_private_by_its_property_and_refused_if_that_cannot_be_read() -> None:
+    assert job(b"x", properties={"private": "true"}).private
+    assert refusal(b"x", properties={"private": "yes"}).error.code is Code.BAD_REQUEST
+
+
 def test_a_wrong_user_property_is_refused_by_name() -> None:
     assert (
         refusal(b"x", properties={"max_tokens": "many"}).error.message

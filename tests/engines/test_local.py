@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import time
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,16 @@ async def test_several_jobs_at_once_say_what_each_says_alone(engine: LocalEngine
 
     assert [said.text for said in together] == alone
     assert len(set(alone)) == len(texts)
+
+
+async def test_what_jobs_cost_together_is_the_time_that_they_took(engine: LocalEngine) -> None:
+    begun = time.monotonic()
+    together = await asyncio.gather(*(answer(engine, job(f"{at}. {STORY}", max_tokens=20)) for at in range(3)))
+    taken_s = time.monotonic() - begun
+    costs = [said.done.cost for said in together if said.done and said.done.cost]
+
+    assert min(min(cost.prefill_s, cost.decode_s) for cost in costs) > 0
+    assert 0.7 * taken_s < sum(cost.prefill_s + cost.decode_s for cost in costs) < taken_s
 
 
 async def test_a_short_job_does_not_wait_for_a_long_one(engine: LocalEngine) -> None:

@@ -3,6 +3,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 
 from agent.contract.errors import Code, JobError
 from agent.engines import wire
@@ -110,7 +111,9 @@ class Bench:
         for _ in range(most):
             for message in self.said:
                 if type(message) is kind and getattr(message, "job", 0) == job:
-                    # How much memory the caches hold is examined by itself.
+                    # How much memory the caches hold, and how long it took, is examined by itself.
+                    if isinstance(message, wire.Done):
+                        return replace(message, held=0, prefill_s=0, decode_s=0)
                     return replace(message, held=0) if isinstance(message, wire.Ended) else message
             assert not self.scheduler.idle
             self.scheduler.step()
@@ -127,6 +130,12 @@ class Bench:
     def held(self) -> dict[int, int]:
         """What each job's last word told of the caches, in MiB."""
         return {message.job: message.held >> 20 for message in self.said if isinstance(message, wire.Ended)}
+
+    @property
+    def costs(self) -> dict[int, tuple[float, float]]:
+        """What each job took of the worker's time, in seconds."""
+        done = [message for message in self.said if isinstance(message, wire.Done)]
+        return {each.job: (round(each.prefill_s, 6), round(each.decode_s, 6)) for each in done}
 
     def order(self, kind: type[wire.Message]) -> list[int]:
         return [getattr(message, "job", 0) for message in self.said if type(message) is kind]
@@ -483,3 +492,36 @@ def test_a_job_whose_words_are_held_back_says_each_second_that_it_lives() -> Non
     bench.finish()
 
     assert bench.order(wire.Progress) == [1] * 4
+
+
+def test_a_jobs_last_word_tells_how_long_the_worker_worked_for_it_whatever_ran_beside_it() -> None:
+    bench = Bench()
+    bench.submit(1, "1000 500", max_tokens=100)
+    bench.submit(2, "9000 20", max_tokens=10)
+    bench.finish()
+
+    assert bench.costs == {1: (0.5, 0.1), 2: (0.02, 0.01)}
+    assert bench.model.now == pytest.approx(0.63)
+
+
+def test_what_was_cached_costs_nothing() -> None:
+    bench = Bench(slots=1)
+    for job in (1, 2):
+        bench.submit(job, "1000 800", max_tokens=1)
+    bench.finish()
+
+    assert bench.costs == {1: (0.8, 0.001), 2: (0.008, 0.001)}
+
+
+def test_the_time_in_which_a_job_is_made_ready_counts_as_its_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench()
+
+    def slowly() -> FakeWords:
+        bench.model.now += 2
+        return FakeWords()
+
+    monkeypatch.setattr(bench.model, "words", slowly)
+    bench.submit(1, "1000 20", max_tokens=1)
+    bench.finish()
+
+    assert bench.costs == {1: (2.02, 0.001)}

@@ -9,6 +9,7 @@ from agent.engines import wire
 from agent.engines.wire import Decoder, Message, WireError, encode
 
 _counts = st.integers(0, 2**40)
+_seconds = st.floats(0, 1e6)
 _maybe = st.none() | st.floats(0, 2)
 messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(
@@ -34,7 +35,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(wire.Similar, _counts, _counts),
     st.builds(wire.Progress, _counts),
     st.builds(wire.Text, _counts, _counts, st.binary(min_size=1)),
-    st.builds(wire.Done, _counts, st.sampled_from(["stop", "length"]), *[_counts] * 5),
+    st.builds(wire.Done, _counts, st.sampled_from(["stop", "length"]), *[_counts] * 5, _seconds, _seconds),
     st.builds(wire.Refused, _counts, st.text(), st.text(), _counts),
 )
 

@@ -7,15 +7,17 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.admission import Ticket
+from agent.admission import Queue, Saturation, Ticket
 from agent.contract.events import Final
-from agent.contract.jobs import Key
+from agent.contract.jobs import Key, Policy
 from agent.contract.messages import Outgoing
 from agent.contract.topics import Topics
-from agent.dispatcher import Dispatcher, Load
+from agent.dispatcher import Dispatcher
 from agent.engines.base import Health
+from agent.forecast import Estimator
+from agent.line import CloudLine, Line, Load
 from agent.placement import Station
-from agent.testing import FakeEngine
+from agent.testing import FakeCloud, FakeEngine
 from tests.jobs.tickets import job
 
 
@@ -25,6 +27,7 @@ class Box:
 
     engines: dict[Station, FakeEngine]
     max_jobs: int = 9
+    policy: Policy = "prefer_local"
     finals: dict[str, Final] = field(default_factory=dict)
     stored: list[Ticket] = field(default_factory=list)
     sent: list[Outgoing] = field(default_factory=list)
@@ -36,9 +39,10 @@ class Box:
         self._news = asyncio.Event()
         self.disk = asyncio.Event()
         self.disk.set()
+        self.lines = {station: line(engine, self.max_jobs) for station, engine in self.engines.items()}
         self.dispatcher = Dispatcher(
-            self.engines,
-            self.max_jobs,
+            self.lines,
+            self.policy,
             self._finish,
             self._restarted,
             topics=Topics("slm", "box1"),
@@ -54,6 +58,12 @@ class Box:
     @property
     def vision(self) -> FakeEngine:
         return self.engines["vision"]
+
+    @property
+    def cloud(self) -> FakeCloud:
+        found = self.engines["cloud"]
+        assert isinstance(found, FakeCloud)
+        return found
 
     @property
     def load(self) -> Load:
@@ -90,22 +100,40 @@ class Box:
             self._news.clear()
             await self._news.wait()
 
+    async def state(self, name: str) -> dict[str, Any]:
+        """Wait for a job's first state."""
+        await self.until(lambda: self.events(name, "state") != [])
+        return self.events(name, "state")[0]
+
     def events(self, name: str, kind: str) -> list[dict[str, Any]]:
         topic = f"slm/box1/res/c/{name}/{kind}"
         return [json.loads(out.payload) for out in self.sent if out.topic == topic]
 
 
+def line(engine: FakeEngine, max_jobs: int = 9) -> Line:
+    saturation = Saturation(wait_s=30.0, available_bytes=1 << 28, memory_pressure=20.0, temperature_c=85.0)
+    parts = Queue(max_jobs), Estimator(512), saturation
+    return CloudLine(engine, *parts) if isinstance(engine, FakeCloud) else Line(engine, *parts)
+
+
 @asynccontextmanager
 async def running(
-    slots: int = 2, health: Health | None = None, vision: FakeEngine | None = None, max_jobs: int = 9
+    slots: int = 2,
+    health: Health | None = None,
+    vision: FakeEngine | None = None,
+    cloud: FakeCloud | None = None,
+    max_jobs: int = 9,
+    policy: Policy = "prefer_local",
 ) -> AsyncIterator[Box]:
-    """Run a dispatcher with a text engine, and a vision engine if one is given."""
+    """Run a dispatcher with a text engine, and a vision engine and a cloud if they are given."""
     engines: dict[Station, FakeEngine] = {"text": FakeEngine(slots)}
     if health is not None:
         engines["text"].health = health
     if vision is not None:
         engines["vision"] = vision
-    box = Box(engines, max_jobs)
+    if cloud is not None:
+        engines["cloud"] = cloud
+    box = Box(engines, max_jobs, policy)
     task = asyncio.create_task(box.dispatcher.run())
     yield box
     assert sorted(ticket.job.id for ticket in box.stored) == sorted(box.finals), "a job has one final"

@@ -5,7 +5,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.admission import Pace, Queue, Ticket
+from agent.admission import Queue, Ticket
 from agent.contract.errors import Code
 from agent.contract.jobs import Job, Key
 from tests.jobs.tickets import frame, job, started, ticket
@@ -14,7 +14,7 @@ _MIB = bytes(1 << 20)
 
 
 def hold(queue: Queue, each: Job) -> Code | None:
-    refused = queue.hold(each, Pace(), 1)
+    refused = queue.hold(each)
     return None if refused is None else refused.code
 
 
@@ -252,7 +252,7 @@ def test_a_frame_of_another_camera_is_refused_by_a_full_queue() -> None:
 def test_pictures_that_would_fill_the_memory_are_refused_with_the_numbers() -> None:
     queue, pictures = Queue(99), (_MIB,) * 40
     queue.push(ticket("a", pictures=pictures))
-    error = queue.hold(job("b", pictures=pictures), Pace(), 1)
+    error = queue.hold(job("b", pictures=pictures))
     assert error is not None
     assert error.message == (
         "41,943,040 bytes of pictures wait here already, and at most 67,108,864 may: try again later, under a new id"

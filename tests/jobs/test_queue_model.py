@@ -1,39 +1,56 @@
 """The queue beside its rules in plain words, through any sequence of operations."""
 
+import copy
 import math
+from collections import Counter
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from agent.admission import Pace, Queue, Ticket
+from agent.admission import Queue, Ticket
 from agent.contract.jobs import Frame, Job, Message, Priority
 
 MOST = 6
+MOST_OF_CAMERAS = 5
+MOST_OF_A_CLIENT = 4
 MOST_BYTES = 64 << 20
+PATIENCE_S = 120
 # 15 MiB: the bound is reached by five of them, before that on the number of jobs.
 PICTURE = bytes(15 << 20)
+PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
+
+Party = tuple[str, str | None]
 
 cameras = st.sampled_from([("c", "porch"), ("c", "gate"), ("d", "porch")])
-priorities = st.sampled_from(["low", "normal", "high"])
-deadlines = st.none() | st.integers(0, 20).map(float)
+clients = st.sampled_from(["c", "d", "e"])
+priorities = st.sampled_from(PRIORITIES)
+deadlines = st.none() | st.integers(0, 300).map(float)
 
 
 class Beside(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.queue = Queue(MOST)
+        self.queue = Queue(MOST, MOST_OF_A_CLIENT)
         self.now = 0.0
         self.made = 0
         self.waiting: dict[str, Ticket] = {}
+        self.since: dict[str, float] = {}
+        self.risen: dict[str, Priority] = {}
         self.held: list[Job] = []
-        self.texts_in_a_row = {"low": 0, "normal": 0, "high": 0}
-        self.came: dict[tuple[Priority, tuple[str, str | None]], float] = {}
-        self.last_start: dict[tuple[str, str | None], float] = {}
-        self.last_frame: dict[tuple[str, str | None], float] = {}
+        self.texts_in_a_row = dict.fromkeys(PRIORITIES, 0)
+        self.came: dict[tuple[Priority, Party], float] = {}
+        self.last_start: dict[Party, float] = {}
+        self.last_frame: dict[Party, float] = {}
 
-    @rule(priority=priorities, deadline=deadlines, deaths=st.sampled_from([0, 0, 0, 1]), pictures=st.integers(0, 1))
-    def push_text(self, priority: Priority, deadline: float | None, deaths: int, pictures: int) -> None:
-        self.push(self.job("c", priority, pictures), deadline, deaths)
+    @rule(
+        client=clients,
+        priority=priorities,
+        deadline=deadlines,
+        deaths=st.sampled_from([0, 0, 0, 1]),
+        pictures=st.integers(0, 1),
+    )
+    def push_text(self, client: str, priority: Priority, deadline: float | None, deaths: int, pictures: int) -> None:
+        self.push(self.job(client, priority, pictures), deadline, deaths)
 
     @rule(camera=cameras, priority=priorities, deadline=deadlines)
     def push_json_of_a_camera(self, camera: tuple[str, str], priority: Priority, deadline: float | None) -> None:
@@ -55,7 +72,7 @@ class Beside(RuleBasedStateMachine):
     @rule(camera=cameras, is_frame=st.booleans())
     def hold_a_place_while_the_disk_writes(self, camera: tuple[str, str], *, is_frame: bool) -> None:
         job = self.job(camera[0], "normal", 1, camera[1], Frame() if is_frame else None)
-        if self.queue.hold(job, Pace(), 2) is None:
+        if self.queue.hold(job) is None:
             self.held.append(job)
 
     @rule(data=st.data(), is_written=st.booleans())
@@ -68,22 +85,49 @@ class Beside(RuleBasedStateMachine):
 
     @rule(running=st.integers(0, 1), suspect_runs=st.booleans())
     def pop(self, running: int, *, suspect_runs: bool) -> None:
+        suspects = [name for name, each in self.waiting.items() if each.deaths]
         taken = self.queue.pop(self.now, running, 2, suspect_runs=suspect_runs)
-        may = [] if suspect_runs else self.may_start(running)
+        if suspect_runs or (suspects and running):
+            assert taken is None
+            return
+        self.rise()
+        may = suspects[:1] or self.may_start()
         if taken is None:
             assert may == []
             return
         assert taken.job.id in may
-        del self.waiting[taken.job.id]
         self.started(taken.job)
+        del self.waiting[taken.job.id]
+
+    @rule(limit=st.integers(1, 8))
+    def ask_who_starts_first(self, limit: int) -> None:
+        self.rise()
+        told = [each.job.id for each in self.queue.first(limit, self.now)]
+        if not any(each.deaths for each in self.waiting.values()):
+            assert told == self.order(self.queue)[:limit]
+
+    @rule(client=clients, camera=st.sampled_from([None, "porch"]), frame=st.booleans(), priority=priorities)
+    def ask_who_would_start_before(self, client: str, camera: str | None, priority: Priority, *, frame: bool) -> None:
+        job = self.job(client, priority, 0, camera, Frame() if frame and camera else None)
+        if any(each.deaths for each in self.waiting.values()) or (frame and self.older(job)):
+            return
+        self.rise()
+        tickets, count = self.queue.before(job, 3, self.now)
+        then = copy.deepcopy(self.queue)
+        then.push(Ticket(job, self.now))
+        order = self.order(then)
+        assert [each.job.id for each in tickets] == [each for each in order if each != job.id][: min(count, 3)]
+        if job.id in order:
+            at = order.index(job.id)
+            assert at == count or (count > 3 and at <= count)
 
     @rule(data=st.data())
     def remove(self, data: st.DataObject) -> None:
         if self.waiting:
             ticket = self.waiting.pop(data.draw(st.sampled_from(sorted(self.waiting))))
-            assert self.queue.remove(ticket.job.key) == ticket
+            assert self.queue.remove(ticket.job.key) is ticket
 
-    @rule(seconds=st.integers(1, 3))
+    @rule(seconds=st.sampled_from([1, 2, 3, 50, 120]))
     def time_passes(self, seconds: int) -> None:
         self.now += seconds
         late = {name for name, each in self.waiting.items() if each.deadline is not None and each.deadline <= self.now}
@@ -98,27 +142,34 @@ class Beside(RuleBasedStateMachine):
 
     @invariant()
     def of_each_camera_one_frame_waits(self) -> None:
-        frames = [self.camera(each.job) for each in self.waiting.values() if each.job.frame and not each.deaths]
+        frames = [self.party(each.job) for each in self.waiting.values() if each.job.frame and not each.deaths]
         assert len(frames) == len(set(frames))
 
     @invariant()
     def the_bounds_hold_but_for_jobs_that_run_again(self) -> None:
         waiting = [each.job for each in self.waiting.values() if not each.deaths]
         assert len(waiting) <= MOST
+        assert sum(job.camera is not None for job in waiting) <= MOST_OF_CAMERAS
+        assert max(Counter(job.client for job in waiting).values(), default=0) <= MOST_OF_A_CLIENT
         assert sum(len(each) for job in waiting for each in job.pictures) <= MOST_BYTES
 
     @invariant()
     def the_next_event_is_not_late(self) -> None:
         moments = [each.deadline for each in self.waiting.values() if each.deadline is not None]
-        moments += [due for each in self.waiting.values() if (due := self.due_at(each)) > self.now]
+        lanes = Counter(self.lane(each.job) for each in self.waiting.values() if not each.deaths)
+        alone = [each for each in self.waiting.values() if lanes[self.lane(each.job)] == 1]
+        moments += [due for each in alone if (due := self.due_at(each)) > self.now]
         told = self.queue.next_event(self.now)
         assert not moments or (told is not None and told <= min(moments))
 
     @invariant()
     def a_place_that_is_held_is_nobody_elses(self) -> None:
         assert self.queue.full == (len(self.waiting) + len(self.held) >= MOST)
+        assert self.queue.share == min(1.0, (len(self.waiting) + len(self.held)) / MOST)
         jobs = [*self.held, *(each.job for each in self.waiting.values())]
         assert self.queue._bytes == sum(len(each) for job in jobs for each in job.pictures)
+        assert self.queue._pictures == sum(job.camera is not None for job in jobs)
+        assert self.queue._by_client == Counter(job.client for job in jobs)
 
     def teardown(self) -> None:
         for job in self.held:
@@ -141,73 +192,101 @@ class Beside(RuleBasedStateMachine):
             frame=frame,
         )
 
-    def camera(self, job: Job) -> tuple[str, str | None]:
+    def party(self, job: Job) -> Party:
         return job.client, job.camera
 
     def push(self, job: Job, deadline: float | None, deaths: int) -> None:
         if not deaths:
-            if self.queue.hold(job, Pace(), 2) is not None:
+            refused = self.queue.refusal(job)
+            assert (self.queue.hold(job) is None) == (refused is None)
+            if refused is not None:
                 return
             self.queue.release(job)
         self.wait(job, deadline, deaths)
 
     def wait(self, job: Job, deadline: float | None, deaths: int) -> None:
+        self.queue.first(1, self.now)
+        self.rise()
         ticket = Ticket(job, self.now, deadline, deaths=deaths)
-        superseded = self.queue.push(ticket).superseded
-        older = [
-            name
-            for name, each in self.waiting.items()
-            if job.frame and each.job.frame and not deaths + each.deaths and self.camera(each.job) == self.camera(job)
-        ]
+        ahead, superseded = self.queue.push(ticket)
+        older = [] if deaths or job.frame is None else self.older(job)
         assert ([] if superseded is None else [superseded.job.id]) == older
+        self.waiting[job.id] = ticket
+        self.since[job.id] = self.since[older[0]] if older else self.now
+        self.risen[job.id] = job.priority
+        if not deaths:
+            self.note_came(job)
         for name in older:
             del self.waiting[name]
-        self.waiting[job.id] = ticket
-        if not deaths:
-            self.came.setdefault((job.priority, self.camera(job)), self.now)
+        order = [each.job.id for each in self.queue.first(99, self.now)]
+        assert job.id not in order or order.index(job.id) <= ahead
 
-    def may_start(self, running: int) -> list[str]:
+    def older(self, job: Job) -> list[str]:
+        """Return the name of the frame that waits of this camera, if there is one."""
+        frames = {name: each.job for name, each in self.waiting.items() if each.job.frame and not each.deaths}
+        return [name for name, each in frames.items() if self.party(each) == self.party(job)]
+
+    def lane(self, job: Job) -> tuple[Priority, Party]:
+        return self.risen[job.id], self.party(job)
+
+    def note_came(self, job: Job) -> None:
+        since = self.since[job.id]
+        self.came[self.lane(job)] = min(since, self.came.get(self.lane(job), since))
+
+    def rise(self) -> None:
+        """Raise the priorities of what has waited for long: one step for each two minutes."""
+        for name, each in self.waiting.items():
+            steps = int((self.now - self.since[name]) // PATIENCE_S)
+            risen = PRIORITIES[max(PRIORITIES.index(each.job.priority) - steps, 0)]
+            if not each.deaths and risen != self.risen[name]:
+                self.risen[name] = risen
+                self.note_came(each.job)
+
+    def order(self, queue: Queue) -> list[str]:
+        """Return the names of what starts now, one after another."""
+        then = copy.deepcopy(queue)
+        return [each.job.id for each in iter(lambda: then.pop(self.now, 0, 1, suspect_runs=False), None)]
+
+    def may_start(self) -> list[str]:
         """Say which jobs may start now: one, or several where the rules do not choose."""
-        suspects = [name for name, each in self.waiting.items() if each.deaths]
-        if suspects:
-            return [] if running else suspects[:1]
         due = [each.job for each in self.waiting.values() if self.due_at(each) <= self.now]
-        for priority in ("high", "normal", "low"):
-            texts = [job for job in due if job.priority == priority and job.camera is None]
-            pictures = [job for job in due if job.priority == priority and job.camera is not None]
+        for priority in PRIORITIES:
+            texts = [job for job in due if self.risen[job.id] == priority and job.camera is None]
+            pictures = [job for job in due if self.risen[job.id] == priority and job.camera is not None]
             if texts and (not pictures or self.texts_in_a_row[priority] < 3):
-                return [texts[0].id]
+                return self.whose_turn(texts)
             if pictures:
-                ago = min(map(self.since, pictures))
-                longest = [job for job in pictures if self.since(job) == ago]
-                firsts = {self.camera(job): job.id for job in reversed(longest)}
-                return list(firsts.values())
+                return self.whose_turn(pictures)
         return []
 
-    def since(self, job: Job) -> tuple[float, bool]:
-        """Say since when a camera has no turn: a new one, since it began to wait."""
-        if self.camera(job) in self.last_start:
-            return self.last_start[self.camera(job)], True
-        return self.came[job.priority, self.camera(job)], False
+    def whose_turn(self, jobs: list[Job]) -> list[str]:
+        """Say whose first job it may be: of those whose last start is longest ago, or who came then and had none."""
+        ago = min(map(self.without_a_turn_since, jobs))
+        longest = [job for job in jobs if self.without_a_turn_since(job) == ago]
+        firsts = {self.party(job): job.id for job in reversed(longest)}
+        return list(firsts.values())
+
+    def without_a_turn_since(self, job: Job) -> float:
+        return self.last_start.get(self.party(job), self.came[self.lane(job)])
 
     @invariant()
     def note_who_waits_no_longer(self) -> None:
-        lanes = {(each.job.priority, self.camera(each.job)) for each in self.waiting.values() if not each.deaths}
+        lanes = {self.lane(each.job) for each in self.waiting.values() if not each.deaths}
         self.came = {lane: at for lane, at in self.came.items() if lane in lanes}
 
     def due_at(self, ticket: Ticket) -> float:
         if ticket.job.frame is None or ticket.deaths:
             return -math.inf
-        return self.last_frame.get(self.camera(ticket.job), -math.inf) + ticket.job.frame.min_interval_s
+        return self.last_frame.get(self.party(ticket.job), -math.inf) + ticket.job.frame.min_interval_s
 
     def started(self, job: Job) -> None:
         if job.camera is None:
-            self.texts_in_a_row[job.priority] += 1
-            return
-        self.texts_in_a_row[job.priority] = 0
-        self.last_start[self.camera(job)] = self.now
+            self.texts_in_a_row[self.risen[job.id]] += 1
+        else:
+            self.texts_in_a_row[self.risen[job.id]] = 0
+        self.last_start[self.party(job)] = self.now
         if job.frame is not None:
-            self.last_frame[self.camera(job)] = self.now
+            self.last_frame[self.party(job)] = self.now
 
 
 TestBeside = Beside.TestCase

@@ -6,12 +6,12 @@ from agent.admission import Queue, Ticket
 from agent.contract.jobs import Frame, Job, Message
 
 
-def job(name: str, **fields: Any) -> Job:
-    return Job(client="c", id=name, messages=(Message(role="user", content="x"),), **fields)
+def job(name: str, *, client: str = "c", **fields: Any) -> Job:
+    return Job(client=client, id=name, messages=(Message(role="user", content="x"),), **fields)
 
 
-def ticket(name: str, *, deadline: float | None = None, deaths: int = 0, **fields: Any) -> Ticket:
-    return Ticket(job(name, **fields), received_at=0.0, deadline=deadline, deaths=deaths)
+def ticket(name: str, *, at: float = 0.0, deadline: float | None = None, deaths: int = 0, **fields: Any) -> Ticket:
+    return Ticket(job(name, **fields), received_at=at, deadline=deadline, deaths=deaths)
 
 
 def frame(name: str, camera: str, interval_s: float = 0.0, *, deaths: int = 0, **fields: Any) -> Ticket:

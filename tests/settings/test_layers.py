@@ -163,6 +163,11 @@ def test_an_unknown_override_is_told() -> None:
         ("device: {groups: lab}", "`device.groups` should be a list"),
         ("log: {level: loud}", "`log.level` should be 'debug', 'info', 'warning' or 'error', not `loud`"),
         ("mqtt: {tls:\n  {key_file: k}}", "`mqtt.tls`: cert_file and key_file go together"),
+        ("cloud: {enabled: true}", "`cloud`: an enabled cloud needs text_model, vision_model, or both"),
+        (
+            "cloud: {budget: {camera: {day: {money: 1}}}}",
+            "`cloud`: a budget of money needs a price: set price.prompt and price.completion",
+        ),
         ("device: {groups: [a, b c]}", "`device.groups.1` should match pattern '^[A-Za-z0-9_-]{1,64}$', not `b c`"),
     ],
 )

@@ -31,4 +31,4 @@ def test_what_the_example_box_has_commented_out_loads_too(tmp_path: Path) -> Non
             box.write_text(f"{section}:\n{line.replace('# ', '', 1)}\n")
             assert load([box], (), {})
             tried.append(section)
-    assert {*tried} == {"mqtt", "cameras", "sources"}
+    assert {*tried} == {"mqtt", "cameras", "sources", "cloud"}

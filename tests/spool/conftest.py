@@ -32,6 +32,8 @@ async def damaged(path: Path) -> Path:
     await spool.accept(job("b"), 2.0)
     await spool.cancel(key("b"))
     await spool.tell("porch", b"policy")
+    await spool.spent([("2026-11", "", 1, 20, 0.5)])
+    await spool.keep_rates("text", b"rates")
     await spool.close()
     return path
 

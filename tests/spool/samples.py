@@ -1,4 +1,4 @@
-"""Jobs and finals to fill a spool with, and a way to hold its thread."""
+"""Jobs and finals to fill a spool with, and ways to hold its thread and to look at what it does."""
 
 import asyncio
 import threading
@@ -41,3 +41,10 @@ async def held(spool: Spool) -> AsyncIterator[None]:
     finally:
         gate.set()
         await holding
+
+
+async def traced(spool: Spool) -> list[str]:
+    """Return a list that each statement is added to, from the end of this transaction on."""
+    statements: list[str] = []
+    await spool._do(lambda database: database._connection.set_trace_callback(statements.append))
+    return statements

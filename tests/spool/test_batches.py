@@ -10,15 +10,9 @@ import pytest
 
 from agent.spool import Receipt, Spool, SpoolError
 from agent.spool.database import Database
-from tests.spool.samples import final, held, job, unsent
+from tests.spool.samples import final, held, job, traced, unsent
 
 FRAME = "x" * 500_000
-
-
-async def traced(spool: Spool) -> list[str]:
-    statements: list[str] = []
-    await spool._do(lambda database: database._connection.set_trace_callback(statements.append))
-    return statements
 
 
 @contextlib.contextmanager

@@ -21,10 +21,11 @@ from agent.spool import Receipt, Spool, SpoolError
 from agent.spool.files import synced
 from agent.spool.mending import mend
 from tests.spool.damaging import PAGE, content, edited, kept_aside, overwritten, root_of, rows, written
-from tests.spool.samples import final, job, unsent
+from tests.spool.samples import final, job, key, unsent
 
+_SPENDING = "SELECT period, payer, requests, tokens, money FROM spending"
 _FINALS = "SELECT client, id, topic, correlation, payload, repeatable FROM finals NOT INDEXED"
-_REQUESTS = "SELECT client, id, attempt, canceled, job FROM requests NOT INDEXED"
+_REQUESTS = "SELECT client, id, attempt, canceled, job, egress FROM requests NOT INDEXED"
 
 
 @dataclass
@@ -35,6 +36,7 @@ class Filled:
     wal: bytes
     finals: set[tuple[object, ...]]
     requests: set[tuple[object, ...]]
+    spending: set[tuple[object, ...]]
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +47,8 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Filled:
         spool = await Spool.open(path)
         for n in range(300):
             await spool.accept(job(f"j{n}", "x" * random.Random(n).randrange(9000)), float(n))
+            if n % 3 == 0:
+                await spool.leaving(key(f"j{n}"), [("2026-11", f"camera{n}", n, n, 0.0)])
             if n % 2:
                 await spool.finish(final(f"j{n}", b"y" * random.Random(n).randrange(9000)))
         await spool.sent([row.seq for row in await spool.outgoing(0, 100)])
@@ -52,7 +56,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Filled:
         await spool.close()
         return files
 
-    return Filled(*asyncio.run(fill()), set(rows(path, _FINALS)), set(rows(path, _REQUESTS)))
+    return Filled(*asyncio.run(fill()), *(set(rows(path, query)) for query in (_FINALS, _REQUESTS, _SPENDING)))
 
 
 pytestmark = pytest.mark.usefixtures("logged")
@@ -98,6 +102,7 @@ def test_all_that_a_plain_read_gets_is_carried_over(
     # A row that was damaged itself is no longer what somebody was promised.
     finals = set(rows(path.parent / "read" / "spool.db", _FINALS)) & filled.finals
     requests = set(rows(path.parent / "read" / "spool.db", _REQUESTS)) & filled.requests
+    spending = set(rows(path.parent / "read" / "spool.db", _SPENDING)) & filled.spending
 
     mend(path, "it was damaged", 1)
 
@@ -108,6 +113,7 @@ def test_all_that_a_plain_read_gets_is_carried_over(
     assert finals <= new_finals
     assert {each for each in requests if each[:2] not in ended} <= new_requests
     assert not {each[:2] for each in new_requests} & ended
+    assert spending <= set(rows(path, _SPENDING))
     assert list(rows(path, "SELECT * FROM outbox WHERE final NOT IN (SELECT seq FROM finals)")) == []
     shutil.rmtree(path.parent)
 
@@ -275,7 +281,9 @@ async def test_what_schema_2_wrote_is_read(path: Path) -> None:
     spool = await Spool.open(path)
     await spool.accept(job("a"), 1.0)
     await spool.close()
-    edited(path, "DROP TABLE clock")
+    for later in ("TABLE clock", "TABLE spending", "TABLE rates"):
+        edited(path, f"DROP {later}")
+    edited(path, "ALTER TABLE requests DROP COLUMN egress")
     edited(path, "PRAGMA user_version = 2")
     spool = await Spool.open(path)
     assert [(each.key.id, each.received_at) for each in await spool.recover()] == [("a", 1.0)]

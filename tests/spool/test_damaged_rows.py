@@ -28,6 +28,9 @@ pytestmark = pytest.mark.usefixtures("logged")
         "finals SET finished_at = 'noon'",
         "outbox SET final = 'text'",
         "cameras SET policy = 5",
+        "requests SET egress = 'perhaps' WHERE id = 'a'",
+        "spending SET tokens = 'many'",
+        "rates SET value = 5",
     ],
 )
 async def test_a_row_that_makes_no_sense_stops_nobody(damaged: Path, damage: str) -> None:
@@ -41,6 +44,8 @@ async def test_a_row_that_makes_no_sense_stops_nobody(damaged: Path, damage: str
         assert rows[-1].key == key("new")
         assert {(type(row.topic), type(row.payload)) for row in rows} == {(str, bytes)}
         assert {type(policy) for policy in (await spool.told()).values()} <= {bytes}
+        assert {type(tokens) for _, _, _, tokens, _ in await spool.spending()} <= {int}
+        assert {type(rates) for rates in (await spool.rates()).values()} <= {bytes}
         await spool.close()
 
 

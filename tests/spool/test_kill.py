@@ -27,13 +27,21 @@ async def killed_after(lines: int, path: Path, life: int) -> list[str]:
 async def test_what_was_told_to_be_committed_survives_kill_9(path: Path) -> None:
     accepted: set[str] = set()
     finished: set[str] = set()
+    left: dict[str, int] = {}
     for life in range(_ROUNDS):
         for line in await killed_after(random.randint(1, 1500), path, life):
-            word, job_id = line.split()
-            (accepted if word == "accepted" else finished).add(job_id)
+            match line.split():
+                case "accepted", job_id:
+                    accepted.add(job_id)
+                case "finished", job_id:
+                    finished.add(job_id)
+                case "left", job_id, total:
+                    left[job_id] = int(total)
 
         spool = await Spool.open(path)
-        unfinished = [each.key.id for each in await spool.recover()]
+        recovered = await spool.recover()
+        spent = max((requests for _, _, requests, _, _ in await spool.spending()), default=0)
+        unfinished = [each.key.id for each in recovered]
         waiting = await spool.outgoing(0, 1_000_000)
         await spool.close()
 
@@ -42,4 +50,6 @@ async def test_what_was_told_to_be_committed_survives_kill_9(path: Path) -> None
         assert not finals & set(unfinished)
         assert finished <= finals
         assert accepted <= finals | set(unfinished)
+        assert spent >= max(left.values(), default=0)
+        assert {*left} <= {each.key.id for each in recovered if each.egress} | finals
         assert all(row.payload == row.key.id.encode() for row in waiting)

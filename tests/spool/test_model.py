@@ -26,6 +26,7 @@ times = st.integers(0, 9).map(float)
 class Request:
     attempt: int = 1
     canceled: bool = False
+    egress: bool = False
 
 
 class Beside(RuleBasedStateMachine):
@@ -37,6 +38,7 @@ class Beside(RuleBasedStateMachine):
         self.requests: dict[str, Request] = {}
         self.finals: dict[str, tuple[bytes, float]] = {}
         self.outbox: list[str] = []
+        self.spending: dict[tuple[str, str], int] = {}
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(work)
@@ -91,6 +93,14 @@ class Beside(RuleBasedStateMachine):
             self.requests[job_id].attempt = attempt
         self.do(self.spool.restarted(key(job_id), attempt))
 
+    @rule(job_id=ids, day=st.sampled_from(("2026-11-22", "2026-11-23")), payer=st.sampled_from(("", "porch/cam")))
+    def leave(self, job_id: str, day: str, payer: str) -> None:
+        if job_id in self.requests:
+            self.requests[job_id].egress = True
+        total = self.spending.get((day, payer), 0) + 1
+        self.spending = {each: count for each, count in self.spending.items() if each[0] == day} | {(day, payer): total}
+        self.do(self.spool.leaving(key(job_id), [(day, payer, total, 0, 0.0)]))
+
     @rule(which=st.sets(st.integers(0, 3)))
     def send(self, which: set[int]) -> None:
         rows = self.do(self.spool.outgoing(0, 10))
@@ -110,13 +120,19 @@ class Beside(RuleBasedStateMachine):
         self.spool = self.do(Spool.open(self.folder / "spool.db"))
         for request in self.requests.values():
             request.attempt += 1
-        assert [(each.key.id, each.job, each.attempt, each.canceled) for each in self.do(self.spool.recover())] == [
-            (job_id, job(job_id), it.attempt, it.canceled) for job_id, it in self.requests.items()
+        recovered = self.do(self.spool.recover())
+        assert [(each.key.id, each.job, each.attempt, each.canceled, each.egress) for each in recovered] == [
+            (job_id, job(job_id), it.attempt, it.canceled, it.egress) for job_id, it in self.requests.items()
         ]
 
     @invariant()
     def the_outbox_is_the_models(self) -> None:
         assert self.do(unsent(self.spool)) == [(job_id, self.finals[job_id][0]) for job_id in self.outbox]
+
+    @invariant()
+    def the_spending_is_the_models(self) -> None:
+        spending = self.do(self.spool.spending())
+        assert {(period, payer): requests for period, payer, requests, _, _ in spending} == self.spending
 
     @invariant()
     def the_counts_are_the_models(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,8 +16,8 @@ from tests.spool.samples import final, job, key
 
 WAL_HEADER, FRAME = 32, 24 + 4096
 
-# Requests, finals, and what is in the outbox.
-State = tuple[list[tuple[object, ...]], ...]
+# Requests, finals, what is in the outbox, and what is spent.
+State = tuple[list[tuple[Any, ...]], ...]
 
 
 @dataclass
@@ -42,9 +43,10 @@ def read(database: sqlite3.Connection) -> State:
     return tuple(
         database.execute(query).fetchall()
         for query in (
-            "SELECT client, id, attempt, canceled, job FROM requests ORDER BY seq",
+            "SELECT client, id, attempt, canceled, job, egress FROM requests ORDER BY seq",
             "SELECT client, id, payload FROM finals ORDER BY seq",
             "SELECT finals.id, outbox.seq FROM outbox LEFT JOIN finals ON finals.seq = final ORDER BY outbox.seq",
+            "SELECT * FROM spending",
         )
     )
 
@@ -62,6 +64,8 @@ async def history(path: Path) -> History:
     await note()
     for n in range(12):
         await spool.accept(job(f"j{n}", "x" * (1 + 800 * n)), 1.0)
+        await note()
+        await spool.leaving(key(f"j{n}"), [("2026-11", "", n + 1, 0, 0.0), (f"2026-11-{n + 1:02}", "", 1, 0, 0.0)])
         await note()
         if n % 3:
             await spool.finish(final(f"j{n}", b"y" * 600 * n))
@@ -111,8 +115,15 @@ async def test_rubbish_behind_the_cut_is_not_taken_for_a_commit(history: History
         assert after_the_cut(path, history.before, history.wal[:cut] + rubbish) == told(history, cut), cut
 
 
+async def test_after_every_commit_a_job_of_which_bytes_left_is_in_the_totals(history: History) -> None:
+    for _, (requests, _, _, spending) in history.held:
+        marked = [int(job_id[1:]) for _, job_id, *_, egress in requests if egress]
+        counted = {period: count for period, _, count, *_ in spending}
+        assert counted.get("2026-11", 0) >= max(marked, default=-1) + 1
+
+
 async def test_after_every_commit_a_key_is_unfinished_or_has_its_final(history: History) -> None:
-    for _, (requests, finals, outbox) in history.held:
+    for _, (requests, finals, outbox, _) in history.held:
         assert not {row[:2] for row in requests} & {row[:2] for row in finals}
         assert all(final_id is not None for final_id, _ in outbox)
 

@@ -126,14 +126,17 @@ class Scheduler:
         return turn
 
     def _advance(self, task: Task) -> None:
+        begun = self._clock()
         try:
             if task.remaining:
-                begun = self._clock()
                 computed = task.prefill(self._pace.size(alone=len(self._running) == 1))
-                self._pace.saw(computed, self._clock() - begun)
+                prefilled = self._clock()
+                self._pace.saw(computed, prefilled - begun)
+                task.prefill_s += prefilled - begun
                 self._send(wire.Progress(task.job))
                 if task.remaining:
                     return
+                begun = prefilled
             # After the last slice the scores of the first token are there: choosing it costs no call.
             text, done = task.decode()
         except _NATIVE as error:
@@ -142,6 +145,7 @@ class Scheduler:
             return
         task.unsent += text
         now = self._clock()
+        task.decode_s += now - begun
         if task.unsent and (done or now - task.sent_at >= _GATHER_S):
             self._send(wire.Text(task.job, task.completion, task.unsent.encode("utf-8", "replace")))
             task.unsent, task.sent_at, self._said_at = "", now, now
@@ -153,10 +157,11 @@ class Scheduler:
             if task.look:
                 self._looks.add(task.look)
             self._release(task)
-            self._end(done)
+            self._end(replace(done, prefill_s=task.prefill_s, decode_s=task.decode_s))
 
     def _admit(self, submit: wire.Submit) -> None:
         self._count += 1
+        begun = self._clock()
         try:
             task = self._judged(submit)
         except JobError as error:
@@ -168,6 +173,7 @@ class Scheduler:
                 self._end(wire.Similar(submit.job))
                 return
             self._running.append(task)
+            task.prefill_s = self._clock() - begun
             self._send(wire.Started(task.job, task.prompt, len(task.slot.tokens), task.image))
 
     def _judged(self, submit: wire.Submit) -> Task | None:

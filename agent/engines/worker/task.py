@@ -65,6 +65,8 @@ class Task:
         sent_at: when text was sent last, by the scheduler's clock.
         image: how many of the prompt's tokens are pictures'.
         completion: how many tokens its answer has so far.
+        prefill_s: how much of the worker's time its prompt has taken, from its tokens' making on, in seconds.
+        decode_s: the same of its answer.
 
     """
 
@@ -101,6 +103,8 @@ class Task:
         self.sent_at = -math.inf
         self._undone: int | None = None
         self.completion = 0
+        self.prefill_s = 0.0
+        self.decode_s = 0.0
         self._exact = kept <= slot.exact
         del slot.tokens[kept:]
         slot.exact = min(slot.exact, kept)

@@ -1,0 +1,307 @@
+"""The cloud engine: runs jobs at an endpoint elsewhere, and is the only thing in the house that lets one leave it."""
+
+import asyncio
+import math
+import random as randomness
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+import httpx
+import structlog
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
+
+from agent.backoff import Backoff
+from agent.contract.errors import Code, JobError
+from agent.contract.events import Usage
+from agent.contract.jobs import Job
+from agent.engines.base import Cost, Done, EngineLost, Event, Health, Started, Text
+from agent.engines.cloud import faults, presets, request, stream
+from agent.engines.cloud.books import Books
+from agent.engines.cloud.exchange import Exchange
+from agent.engines.cloud.faults import Failed
+from agent.engines.cloud.gate import Gate
+from agent.engines.cloud.readiness import Readiness
+from agent.engines.cloud.shrinking import Shrinker
+from agent.settings import Cloud
+
+_log = structlog.get_logger(__name__)
+
+# What fails twice and then works is rare: either a connection was cut, or something is down for minutes.
+_ATTEMPTS = 3
+# What takes longer is decided anew: the box may be free sooner, and this holds a slot.
+_LONGEST_WAIT_S = 5.0
+# For jobs that name no deadline: longer than hosted models take for their longest answers.
+_PATIENCE_S = 600.0
+# NVIDIA's endpoints take pictures in a request up to this many characters of base64.
+_PICTURES = 180_000
+# Who is let go by its deadline, or by a box that can wait no longer, after a silence of this length or half the job's
+# time, has met an endpoint that does not answer; else one that never does would never be left alone.
+_SILENCE_S = 1.0
+_NOT_READY_RETRY_S = 15.0
+# Languages have three to five characters a token; charged where an endpoint does not say.
+_CHARACTERS_PER_TOKEN = 3
+
+
+@dataclass(slots=True)
+class _Run:
+    """A job under way, over all its attempts.
+
+    Attributes:
+        until: the end of its use, by the monotonic clock.
+        pictures: as they may leave the box.
+        started: whether an attempt was taken up.
+        said: whether a word of an answer has come: from then on there is no other attempt.
+
+    """
+
+    job: Job
+    model: str
+    until: float
+    pictures: Sequence[bytes] = ()
+    started: bool = False
+    said: bool = False
+
+
+class CloudEngine:
+    """Runs jobs at an endpoint that speaks OpenAI's chat completions.
+
+    Args:
+        settings: which, and what may go there.
+        key: shown to the endpoint; None if there is none.
+        books: the budget, and the record of what left.
+        keeps: whether a job is to be kept on the box by what its camera was told since it came.
+        default_max_tokens: the longest answer of a job that does not say.
+        clock: the monotonic clock, in seconds.
+        random: returns a number in [0, 1).
+
+    Raises:
+        ValueError: the endpoint has no address; one sentence that says what to do.
+
+    """
+
+    resident_bytes = 0
+
+    def __init__(
+        self,
+        settings: Cloud,
+        key: str | None,
+        books: Books,
+        keeps: Callable[[Job], bool] = lambda _: False,
+        *,
+        default_max_tokens: int = 512,
+        clock: Callable[[], float] = time.monotonic,
+        random: Callable[[], float] = randomness.random,
+    ) -> None:
+        self.slots = settings.slots
+        self._endpoint = presets.endpoint(settings)
+        self._key = key
+        self._books = books
+        self._default_max_tokens = default_max_tokens
+        self._clock = clock
+        self._random = random
+        self._gate = Gate(
+            settings, self._endpoint, has_key=key is not None, books=books, keeps=keeps, clock=clock, random=random
+        )
+        self._shrinker = Shrinker()
+        self._uncounted: set[str] = set()  # models that do not take it to be asked for their usage
+        self._exchange: Exchange | None = None  # while it is served
+        self._readiness = Readiness(settings.text_model or settings.vision_model or "", settings.preset, random)
+
+    def __repr__(self) -> str:
+        return f"<CloudEngine {self._endpoint.name} {self._readiness!r} {self._gate!r}>"
+
+    @property
+    def health(self) -> Health:
+        """How the endpoint is, as far as it is known without asking."""
+        return self._readiness.health
+
+    @property
+    def delay_s(self) -> float:
+        """How long the limit of requests in a minute would hold the next one up, in seconds."""
+        return self._gate.delay_s
+
+    async def changed(self) -> Health:
+        """Wait for the next change of state, and return the health after it."""
+        return await self._readiness.changed()
+
+    def model(self, job: Job) -> str | None:
+        """Return the endpoint's name for the model that would answer, if there is one for this job."""
+        return self._gate.model(job)
+
+    def refusal(self, job: Job) -> JobError | None:
+        """Say why the job cannot be run there now, or None. It is cheap, and nobody is asked."""
+        refused = self._gate.refusal(job)
+        # Before it was asked, at the start, jobs wait for what it says.
+        if refused is None and self.health.detail is not None:
+            return JobError(Code.CLOUD_UNAVAILABLE, self.health.detail, _NOT_READY_RETRY_S, reason="not_ready")
+        return refused
+
+    async def serve(self) -> None:
+        """Hold the connections, and know whether the endpoint is ready, until cancelled.
+
+        Nothing is sent while there is nothing to do. A server of one's own is asked whether it is ready at the start,
+        after a failure, and then now and then until it is.
+        """
+        try:
+            async with Exchange.connected(self._endpoint, self._key, self.slots + 1) as self._exchange:
+                await self._readiness.watch(self._exchange)
+        finally:
+            self._exchange = None
+            self._readiness.stopped()
+
+    async def run(self, job: Job) -> AsyncGenerator[Event, None]:
+        """Run one job; see `agent.engines.base.Engine.run`.
+
+        It is tried again while no word of an answer has come, as long as that is of use.
+        """
+        refused, model = self.refusal(job), self.model(job)
+        if refused is not None:
+            raise refused
+        assert model is not None  # noqa: S101  a job without one is refused
+        run = _Run(job, model, self._clock() + (_PATIENCE_S if job.deadline_s is None else job.deadline_s))
+        try:
+            async for attempt in self._retrying(run):
+                try:
+                    async with aclosing(self._attempt(run)) as events:
+                        async for event in events:
+                            yield event
+                except Failed as failed:
+                    self._note(run, failed)
+                    # Tenacity judges this alone: whatever else is raised, a cancellation above all, ends the run.
+                    with attempt:
+                        raise
+                else:
+                    return
+        except Failed as failed:
+            self._log_failure(run, failed, None)
+            error = failed.error()
+            raise replace(error, retry_after_s=error.retry_after_s or self._gate.shut_s(model) or None) from failed
+
+    def _retrying(self, run: _Run) -> AsyncRetrying:
+        """Return when a run is tried again: before its first word, soon, and if that is of use."""
+        backoff = Backoff(0.25, 2.0, self._random)
+
+        def may_work(failed: BaseException) -> bool:
+            return isinstance(failed, Failed) and failed.passes and not run.said
+
+        def wait_s(state: RetryCallState) -> float:
+            return backoff.next() + max(_failed(state).fault.retry_after_s or 0.0, self._gate.shut_s(run.model))
+
+        def in_vain(state: RetryCallState) -> bool:
+            return state.upcoming_sleep > min(_LONGEST_WAIT_S, run.until - self._clock())
+
+        return AsyncRetrying(
+            retry=retry_if_exception(may_work),
+            wait=wait_s,
+            stop=lambda state: stop_after_attempt(_ATTEMPTS)(state) or in_vain(state),
+            before_sleep=lambda state: self._log_failure(run, _failed(state), state.upcoming_sleep),
+            sleep=asyncio.sleep,
+            reraise=True,
+        )
+
+    async def _attempt(self, run: _Run) -> AsyncGenerator[Event, None]:
+        """Ask once; yield what comes back.
+
+        Raises:
+            Failed: it did not go well.
+            JobError: it may not be asked.
+
+        """
+        await self._gate.take_place(run.until)
+        if run.job.pictures and not run.pictures:
+            run.pictures = await self._shrinker.shrunk(run.job.pictures, _PICTURES)
+        self._gate.open(run.job, run.model)
+        answer = stream.Answer(run.job.sampling.max_tokens or self._default_max_tokens)
+        response: httpx.Response | None = None
+        sent_at = heard_at = self._clock()
+        first_at: float | None = None
+        try:
+            response = await self._ask(run)
+            if not run.started:
+                run.started = True
+                yield Started(0)
+            async with aclosing(stream.read(response, answer)) as said:
+                async for words in said:
+                    heard_at = self._clock()
+                    run.said, first_at = True, first_at or heard_at
+                    yield Text(words, answer.tokens)
+            finish = answer.finish
+        except httpx.HTTPError as error:
+            raise faults.broken(error, answering=response is not None) from error
+        except asyncio.CancelledError:
+            self._note_silence(run, self._clock() - heard_at)
+            raise
+        finally:
+            if response is not None:
+                await response.aclose()
+            # However it ended: until then the most that it may cost is held back from the budget.
+            none = Usage() if response is None else _estimate(run.job, answer.tokens)
+            await self._books.returned(run.job, answer.usage or none)
+        ended_at = self._clock()
+        first_at = first_at or ended_at
+        self._gate.succeeded(run.model)
+        yield Done(finish, answer.usage or Usage(0, answer.tokens), Cost(first_at - sent_at, ended_at - first_at))
+
+    async def _ask(self, run: _Run) -> httpx.Response:
+        """Send the request; a second time, without it, if the model does not take it to be asked for its usage."""
+        try:
+            return await self._send(run)
+        except Failed as failed:
+            if not failed.uncounted or run.model in self._uncounted:
+                raise
+        self._uncounted.add(run.model)
+        _log.info("cloud.usage_refused", model=run.model)
+        await self._gate.take_place(run.until)
+        return await self._send(run)
+
+    async def _send(self, run: _Run) -> httpx.Response:
+        if self._exchange is None:
+            raise EngineLost("the engine was stopped")
+        body = request.body(
+            run.job,
+            run.model,
+            run.pictures,
+            self._endpoint.preset,
+            max_tokens=self._default_max_tokens,
+            count_usage=run.model not in self._uncounted,
+        )
+        return await self._exchange.ask(body, lambda: run.until - self._clock(), lambda: self._books.leaving(run.job))
+
+    def _note(self, run: _Run, failed: Failed) -> None:
+        self._gate.failed(run.model, failed.fault)
+        if failed.fault.scope == "provider":
+            self._readiness.doubt()
+
+    def _note_silence(self, run: _Run, silent_s: float) -> None:
+        """Take a run that is let go for one that met an endpoint which does not answer, if it was silent for long."""
+        if silent_s >= min(_SILENCE_S, (run.job.deadline_s or math.inf) / 2):
+            failed = faults.timed_out()
+            self._note(run, failed)
+            self._log_failure(run, failed, None)
+
+    def _log_failure(self, run: _Run, failed: Failed, retry_s: float | None) -> None:
+        _log.warning(
+            "cloud.attempt_failed",
+            client=run.job.client,
+            id=run.job.id,
+            model=run.model,
+            scope=failed.fault.scope,
+            word=failed.fault.word,
+            status=failed.status,
+            detail=failed.detail,
+            retry_s=None if retry_s is None else round(retry_s, 2),
+        )
+
+
+def _failed(state: RetryCallState) -> Failed:
+    """Return what the last attempt failed of."""
+    failed = state.outcome.exception() if state.outcome else None
+    assert isinstance(failed, Failed)  # noqa: S101  nothing else is given to tenacity
+    return failed
+
+
+def _estimate(job: Job, tokens: int) -> Usage:
+    """Estimate the usage of an answer whose endpoint does not count, or which was not heard to its end."""
+    return Usage(sum(len(message.text) for message in job.messages) // _CHARACTERS_PER_TOKEN, tokens)

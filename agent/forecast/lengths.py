@@ -1,0 +1,55 @@
+"""How long an answer will be, from how long those before it were."""
+
+from collections import deque
+from collections.abc import Iterable
+from typing import NamedTuple
+
+# A client that asks the same again and again is known after a few answers; one that changed its question, soon again.
+_REMEMBERED = 32
+
+
+class Length(NamedTuple):
+    """How many tokens an answer had; of one that was ``cut`` short, that it would have had more."""
+
+    tokens: int
+    cut: bool
+
+
+class Lengths:
+    """The lengths of the last answers."""
+
+    def __init__(self, lengths: Iterable[Length] = ()) -> None:
+        self._last = deque(lengths, _REMEMBERED)
+        self._sorted = sorted(self._last)
+
+    def __repr__(self) -> str:
+        return f"<Lengths {self._sorted}>"
+
+    @property
+    def last(self) -> list[Length]:
+        """The lengths, the oldest first."""
+        return list(self._last)
+
+    def add(self, tokens: int, *, cut: bool) -> None:
+        """Take note of an answer."""
+        self._last.append(Length(tokens, cut))
+        self._sorted = sorted(self._last)
+
+    def expected(self, have: int, most: int) -> float | None:
+        """Return how long an answer will be that has ``have`` tokens and may have ``most``; None if none came as far.
+
+        It is the mean of those that came as far; where some were cut short, the area under the survival curve of Kaplan
+        and Meier (J. Am. Stat. Assoc. 53, 1958): an answer that was cut after 16 tokens says nothing of the 17th.
+        """
+        longer = [each for each in self._sorted if each.tokens > have]
+        if not longer:
+            return None
+        length, share, at = float(have), 1.0, have
+        for left, each in zip(range(len(longer), 0, -1), longer, strict=True):
+            if each.tokens >= most:
+                break
+            length += share * (each.tokens - at)
+            at = each.tokens
+            if not each.cut:
+                share *= 1 - 1 / left
+        return length + share * max(most - at, 0)

@@ -1,0 +1,147 @@
+"""How the box is: its memory, temperature and throttling, as Linux tells them. What it does not tell is None."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from agent.admission import Signals
+
+_ROOT = Path("/")
+# Governors let go and grip again within seconds while the box stays hot, and a Raspberry Pi's firmware is asked by its
+# kernel every 2 s. What was throttled so lately is throttled.
+_LATELY_S = 10.0
+# Of the word of a Raspberry Pi's firmware: low voltage, frequency capped, throttled, soft temperature limit. What is
+# shifted by 16 has been since the start, and is no matter now.
+_THROTTLED_NOW = 0xF
+# Cooling devices that slow a processor down, by how their type begins in the kernels since 5.14 and before, and under
+# ACPI. Others cool by a fan, or are no coolers at all: a screen's brightness is one.
+_SLOWING = ("cpufreq-", "devfreq-", "thermal-cpufreq-", "thermal-devfreq-", "Processor", "intel_powerclamp")
+# NVIDIA's for a Jetson: cpu-throttle-alert, gpu-throttle-alert, soc0-throttle-alert and so on.
+_ALERT = "-throttle-alert"
+
+
+class Sensors:
+    """Reads everything, in about a millisecond; more where a sensor sits behind a slow bus, so not on the event loop.
+
+    Args:
+        root: where ``proc`` and ``sys`` are.
+        clock: the monotonic clock, in seconds.
+
+    """
+
+    def __init__(self, root: Path = _ROOT, clock: Callable[[], float] = time.monotonic) -> None:
+        self._root = root
+        self._clock = clock
+        self._throttled_at = -math.inf
+
+    def read(self) -> Signals:
+        """Read everything; nothing that a kernel may lack is an error."""
+        slow, now = throttled(self._root), self._clock()
+        if slow:
+            self._throttled_at = now
+        return Signals(
+            available_bytes=available_bytes(self._root),
+            memory_pressure=memory_pressure(self._root),
+            temperature_c=temperature_c(self._root),
+            throttled=None if slow is None else now - self._throttled_at < _LATELY_S,
+        )
+
+
+def available_bytes(root: Path = _ROOT) -> int | None:
+    """Return the memory that could be had without swapping: the box's, or what this process's cgroup leaves, if less.
+
+    The box's is ``MemAvailable`` of ``/proc/meminfo`` (Linux 3.14). A cgroup (version 2) counts the files that it has
+    read as its memory; as for the box, they can be dropped. Source: Documentation/admin-guide/cgroup-v2.rst.
+    """
+    box = _table(root / "proc/meminfo").get("MemAvailable:")
+    return min([*([] if box is None else [box << 10]), *_left_to_groups(root)], default=None)
+
+
+def memory_pressure(root: Path = _ROOT) -> float | None:
+    """Return the share of the last 10 s in which some task waited for memory, in percent.
+
+    Source: ``/proc/pressure/memory``, Documentation/accounting/psi.rst (Linux 4.20, and not compiled into all).
+    """
+    for line in _text(root / "proc/pressure/memory").splitlines():
+        if line.startswith("some avg10="):
+            with suppress(ValueError):
+                return float(line.removeprefix("some avg10=").partition(" ")[0])
+    return None
+
+
+def temperature_c(root: Path = _ROOT) -> float | None:
+    """Return the hottest thermal zone in degrees Celsius.
+
+    Source: Documentation/ABI/testing/sysfs-class-thermal. A sensor that is off refuses to be read, or says -256.
+    """
+    found = [_number(zone) for zone in (root / "sys/class/thermal").glob("thermal_zone*/temp")]
+    return max((each / 1000 for each in found if each is not None), default=None)
+
+
+def throttled(root: Path = _ROOT) -> bool | None:
+    """Tell whether the box runs slower than it could now, for its heat or its power supply.
+
+    Sources: the word of a Raspberry Pi's firmware, ``get_throttled``, bits as in the documentation of vcgencmd (the
+    kernel calls the file deprecated in one warning a boot, yet the one that it names tells of low voltage alone, and
+    the Pi 5 has neither); ``cur_state`` of the cooling devices, Documentation/ABI/testing/sysfs-class-thermal.
+    """
+    told = [*_firmware(root), *_cooling(root)]
+    return any(told) if told else None
+
+
+def _firmware(root: Path) -> Iterator[bool]:
+    for path in (root / "sys/devices/platform").glob("soc*/*:firmware/get_throttled"):
+        word = _number(path, 16)
+        if word is not None:
+            yield bool(word & _THROTTLED_NOW)
+
+
+def _cooling(root: Path) -> Iterator[bool]:
+    for device in (root / "sys/class/thermal").glob("cooling_device*"):
+        kind = _text(device / "type").strip()
+        if kind.startswith(_SLOWING) or kind.endswith(_ALERT):
+            state = _number(device / "cur_state")
+            if state is not None:
+                yield state > 0  # intel_powerclamp says -1 where it is off
+
+
+def _left_to_groups(root: Path) -> Iterator[int]:
+    """Yield what the limits of this process's cgroup and of those above it leave, in bytes."""
+    top = root / "sys/fs/cgroup"
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        if line.startswith("0::/"):
+            group = top / line.removeprefix("0::/")
+            for each in (group, *group.parents):
+                limit, taken = _number(each / "memory.max"), _number(each / "memory.current")
+                if limit is not None and taken is not None:
+                    files = _table(each / "memory.stat")
+                    droppable = files.get("active_file", 0) + files.get("inactive_file", 0)
+                    yield max(0, limit - taken + droppable)
+                if each == top:
+                    break
+
+
+def _table(path: Path) -> dict[str, int]:
+    """Read lines of a name and a number."""
+    found = {}
+    for line in _text(path).splitlines():
+        name, _, value = line.partition(" ")
+        with suppress(ValueError, IndexError):
+            found[name] = int(value.split()[0])
+    return found
+
+
+def _number(path: Path, base: int = 10) -> int | None:
+    with suppress(ValueError):
+        return int(_text(path), base)
+    return None
+
+
+def _text(path: Path) -> str:
+    """Read a file of the kernel's; nothing if it is not there, or its sensor cannot be read now."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

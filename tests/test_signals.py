@@ -1,0 +1,212 @@
+"""What Linux tells of the box's state, from a made-up tree of its files; and from this machine's."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from agent.admission import Signals
+from agent.signals import Sensors, available_bytes, memory_pressure, temperature_c, throttled
+
+MIB = 1 << 20
+THERMAL = "sys/class/thermal"
+FIRMWARE = "sys/devices/platform/soc/soc:firmware/get_throttled"
+
+
+class Root:
+    """A tree of files as a kernel shows them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write(self, name: str, text: str) -> None:
+        file = self.path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+
+    def cooling(self, number: int, kind: str, state: str) -> None:
+        self.write(f"{THERMAL}/cooling_device{number}/type", f"{kind}\n")
+        self.write(f"{THERMAL}/cooling_device{number}/cur_state", f"{state}\n")
+
+    def memory(self, available: int) -> None:
+        self.write("proc/meminfo", f"MemTotal:  9999 kB\nMemAvailable:  {available >> 10} kB\nHugePages_Total:  0\n")
+
+    def group(self, name: str, limit: str, taken: int, files: int = 0) -> None:
+        self.write(f"sys/fs/cgroup/{name}/memory.max", f"{limit}\n")
+        self.write(f"sys/fs/cgroup/{name}/memory.current", f"{taken}\n")
+        stat = f"anon {taken - files}\ninactive_file {files // 2}\nactive_file {files // 2}\n"
+        self.write(f"sys/fs/cgroup/{name}/memory.stat", stat)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Root:
+    return Root(tmp_path)
+
+
+def test_a_kernel_that_tells_nothing_is_no_error(root: Root) -> None:
+    assert Sensors(root.path).read() == Signals()
+
+
+def test_files_that_make_no_sense_are_no_error(root: Root) -> None:
+    for name in (
+        "proc/meminfo",
+        "proc/self/cgroup",
+        "proc/pressure/memory",
+        "sys/fs/cgroup/memory.max",
+        f"{THERMAL}/thermal_zone0/temp",
+        FIRMWARE,
+    ):
+        root.write(name, "0::/\nsome avg10=much\nMemAvailable:\nMemAvailable: lots\n\xff")
+    root.cooling(0, "cpufreq-cpu0", "?")
+    assert Sensors(root.path).read() == Signals()
+
+
+def test_what_cannot_be_read_is_no_error(root: Root) -> None:
+    (root.path / "proc/meminfo").mkdir(parents=True)
+    assert Sensors(root.path).read() == Signals()
+
+
+# Memory
+
+
+def test_the_memory_is_what_the_kernel_calls_available(root: Root) -> None:
+    root.memory(300 * MIB)
+    assert available_bytes(root.path) == 300 * MIB
+
+
+@pytest.mark.parametrize(
+    ("limit", "taken", "files", "left"),
+    [
+        ("209715200", 50 * MIB, 0, 150 * MIB),
+        ("209715200", 190 * MIB, 100 * MIB, 110 * MIB),  # files that were read can be dropped
+        ("209715200", 210 * MIB, 0, 0),
+        ("max", 50 * MIB, 0, 300 * MIB),
+        ("9999999999", 50 * MIB, 0, 300 * MIB),
+    ],
+)
+def test_a_cgroup_that_leaves_less_than_the_box_counts(
+    root: Root, limit: str, taken: int, files: int, left: int
+) -> None:
+    root.memory(300 * MIB)
+    root.write("proc/self/cgroup", "0::/system.slice/edge-slm.service\n")
+    root.group("system.slice/edge-slm.service", limit, taken, files)
+    assert available_bytes(root.path) == left
+
+
+@pytest.mark.parametrize("above", ["", "system.slice"])
+def test_the_cgroups_above_count_too(root: Root, above: str) -> None:
+    root.memory(300 * MIB)
+    root.write("proc/self/cgroup", "4:memory:/old\n0::/system.slice/edge-slm.service\n")
+    root.group("system.slice/edge-slm.service", "max", 50 * MIB)
+    root.group(above, "104857600", 60 * MIB)
+    assert available_bytes(root.path) == 40 * MIB
+
+
+def test_the_pressure_is_the_share_of_the_last_ten_seconds_in_which_some_task_waited(root: Root) -> None:
+    lines = "some avg10=12.50 avg60=3.00 avg300=1.00 total=5\nfull avg10=9.00 avg60=0.00 avg300=0.00 total=3\n"
+    root.write("proc/pressure/memory", lines)
+    assert memory_pressure(root.path) == 12.5
+
+
+# Heat
+
+
+def test_the_temperature_is_the_hottest_sensors_that_can_be_read(root: Root) -> None:
+    for number, text in enumerate(["51687\n", "48500\n", "", "-256000\n"]):
+        root.write(f"{THERMAL}/thermal_zone{number}/temp", text)
+    (root.path / THERMAL / "thermal_zone9/temp").mkdir(parents=True)  # reading it is an error
+    assert temperature_c(root.path) == 51.687
+
+
+@pytest.mark.parametrize(
+    ("word", "slow"),
+    [
+        ("0\n", False),
+        ("50005\n", True),  # low voltage, and throttled for it
+        ("50000\n", False),  # both were, since the start
+        ("80008\n", True),  # the soft temperature limit
+        ("e0002\n", True),  # frequency capped
+    ],
+)
+def test_a_raspberry_pi_is_throttled_by_the_lower_bits_of_its_firmwares_word(root: Root, word: str, slow: bool) -> None:
+    root.write(FIRMWARE, word)
+    assert throttled(root.path) is slow
+
+
+def test_the_firmware_is_found_where_its_bus_has_an_address_in_its_name(root: Root) -> None:
+    root.write("sys/devices/platform/soc@107c000000/soc@107c000000:firmware/get_throttled", "4\n")
+    assert throttled(root.path) is True
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "cpufreq-cpu0",
+        "thermal-cpufreq-0",
+        "devfreq-17000000.gpu",
+        "cpu-throttle-alert",
+        "Processor",
+        "intel_powerclamp",
+    ],
+)
+@pytest.mark.parametrize(("state", "slow"), [("0", False), ("3", True), ("-1", False)])
+def test_a_cooling_device_that_slows_a_processor_down_throttles_while_it_is_on(
+    root: Root, kind: str, state: str, slow: bool
+) -> None:
+    root.cooling(0, kind, state)
+    assert throttled(root.path) is slow
+
+
+@pytest.mark.parametrize("kind", ["pwm-fan", "gpio-fan", "Fan", "LCD", "hot-surface-alert", "TCC Offset"])
+def test_what_cools_by_other_means_does_not_count(root: Root, kind: str) -> None:
+    root.cooling(0, kind, "3")
+    assert throttled(root.path) is None
+
+
+def test_one_of_several_that_slow_it_down_is_enough(root: Root) -> None:
+    root.write(FIRMWARE, "0\n")
+    root.cooling(0, "cpufreq-cpu0", "0")
+    root.cooling(1, "gpu-throttle-alert", "1")
+    assert throttled(root.path) is True
+
+
+def test_what_was_throttled_within_the_last_ten_seconds_is_throttled(root: Root) -> None:
+    clock = iter([100.0, 109.0, 110.0])
+    sensors = Sensors(root.path, clock=lambda: next(clock))
+    told = []
+    for word in ("4\n", "0\n", "0\n"):
+        root.write(FIRMWARE, word)
+        told.append(sensors.read().throttled)
+    assert told == [True, True, False]
+
+
+def test_a_box_that_was_not_throttled_since_the_agents_start_is_not(root: Root) -> None:
+    root.write(FIRMWARE, "0\n")
+    assert Sensors(root.path, clock=lambda: 1.0).read().throttled is False
+
+
+# This machine
+
+
+def test_everything_is_read_within_two_milliseconds_though_there_are_as_many_sensors_as_a_jetson_has(
+    root: Root,
+) -> None:
+    root.memory(300 * MIB)
+    root.write("proc/self/cgroup", "0::/system.slice/edge-slm.service\n")
+    root.group("system.slice/edge-slm.service", "209715200", 50 * MIB)
+    for number in range(10):
+        root.write(f"{THERMAL}/thermal_zone{number}/temp", "50000\n")
+    for number in range(24):
+        root.cooling(number, f"cpufreq-cpu{number}" if number < 16 else "soc0-throttle-alert", "0")
+    sensors, took = Sensors(root.path), []
+    for _ in range(20):
+        began = time.perf_counter()
+        sensors.read()
+        took.append(time.perf_counter() - began)
+    assert min(took) < 0.002
+
+
+def test_this_machine_tells_of_its_memory() -> None:
+    available = Sensors().read().available_bytes
+    assert available is not None
+    assert available > MIB
