@@ -55,12 +55,13 @@ class Reception:
 
     async def recover(self, unfinished: Iterable[Unfinished]) -> None:
         """Let the jobs that an earlier run of the agent was promised to answer wait again, in their order."""
+        clocks = _Clocks.read()  # once: what came in the same millisecond must not change places
         for each in unfinished:
             if each.job is None:
                 error = JobError(Code.INTERNAL, "the stored request cannot be read by this version of the agent")
                 await self._outbox.finish(_rejected(Refusal(each.key, Reply(), error)), Reply(), repeatable=True)
             else:
-                ticket = _ticket(each.job, each.received_at, each.attempt)
+                ticket = _ticket(each.job, each.received_at, each.attempt, clocks)
                 self._dispatcher.admit(replace(ticket, egress=each.egress))
                 if each.canceled:
                     self._dispatcher.cancel(each.key)
@@ -74,7 +75,7 @@ class Reception:
             return await self.refuse(_refusal(job, decision), stored=stored)
         self._dispatcher.hold(job, decision)
         received_at = time.time()
-        ticket = _ticket(job, received_at, 1, stored=stored)
+        ticket = _ticket(job, received_at, 1, _Clocks.read(), stored=stored)
         try:
             receipt = await self._write(job, received_at) if stored else Receipt.NEW
         except SpoolError as error:
@@ -188,10 +189,20 @@ class Reception:
         _log.info("job.refused", client=final.key.client, id=final.key.id, code=code)
 
 
-def _ticket(job: Job, received_at: float, attempt: int, *, stored: bool = True) -> Ticket:
-    """Place a job's wall-clock arrival on the monotonic clock, which deadlines are measured by."""
-    now = asyncio.get_running_loop().time()
-    received = now - max(0.0, time.time() - received_at)
+class _Clocks(NamedTuple):
+    """The same moment on the monotonic clock, which deadlines are measured by, and on the wall's."""
+
+    steady: float
+    wall: float
+
+    @classmethod
+    def read(cls) -> "_Clocks":
+        return cls(asyncio.get_running_loop().time(), time.time())
+
+
+def _ticket(job: Job, received_at: float, attempt: int, clocks: _Clocks, *, stored: bool = True) -> Ticket:
+    """Place a job's wall-clock arrival on the monotonic clock."""
+    received = clocks.steady - max(0.0, clocks.wall - received_at)
     deadline = None if job.deadline_s is None else received + job.deadline_s
     return Ticket(job, received, deadline, attempt, stored=stored)
 

@@ -109,18 +109,15 @@ def _cooling(root: Path) -> Iterator[bool]:
 
 def _left_to_groups(root: Path) -> Iterator[int]:
     """Yield what the limits of this process's cgroup and of those above it leave, in bytes."""
-    top = root / "sys/fs/cgroup"
     for line in _text(root / "proc/self/cgroup").splitlines():
         if line.startswith("0::/"):
-            group = top / line.removeprefix("0::/")
+            group = root / "sys/fs/cgroup" / line.removeprefix("0::/")
             for each in (group, *group.parents):
                 limit, taken = _number(each / "memory.max"), _number(each / "memory.current")
                 if limit is not None and taken is not None:
                     files = _table(each / "memory.stat")
                     droppable = files.get("active_file", 0) + files.get("inactive_file", 0)
                     yield max(0, limit - taken + droppable)
-                if each == top:
-                    break
 
 
 def _table(path: Path) -> dict[str, int]:

@@ -14,15 +14,18 @@ from tests.flapping.history import History, Received
 _SLACK_S = 0.5
 # Attempts are counted by the minute.
 _MINUTE_S = 60.0
-# So many failures and nothing else open a circuit, however they are counted.
+# So many failures at the beginning of a life open a circuit, however they are counted.
 _ENOUGH = 4
 
 _KEY = {Fault.BAD_KEY, Fault.FORBIDDEN, Fault.NO_CREDITS}
 _MODEL = {Fault.NO_MODEL, Fault.END_OF_LIFE}
+_MODEL_OR_ALL = {Fault.DEGRADED, Fault.EXHAUSTED, Fault.UNAVAILABLE}
 _REQUEST = {Fault.IMAGE_FORMAT, Fault.TOO_LARGE, Fault.UNPROCESSABLE, Fault.USAGE_REFUSED}
 WELL = {None, Fault.LATER, Fault.LATER_WHOLE, Fault.EMPTY_CHOICES, Fault.DRIP}
 LASTING = _KEY | _MODEL
 """Faults that somebody has to mend: one is enough to leave the cloud alone for long."""
+# A request that fails of the key has found the provider there, and one that fails of the model had a good key.
+_ORDER = ("provider", "key", "model")
 
 
 def scopes(plan: Plan) -> set[str]:
@@ -31,7 +34,9 @@ def scopes(plan: Plan) -> set[str]:
         return set()
     if plan in _KEY:
         return {"key"}
-    return {"model"} if plan in _MODEL else {"model", "provider"}
+    if plan in _MODEL:
+        return {"model"}
+    return {"model", "provider"} if plan in _MODEL_OR_ALL else {"provider"}
 
 
 class Turn(NamedTuple):
@@ -99,9 +104,15 @@ def _in_order(told: list[Turn], received: list[Received]) -> Iterator[Violation]
             elif turn.at < until - _SLACK_S:
                 yield Violation("story", str(turn), "its time was not over")
             just_now = [each for each in recent if turn.at - _SLACK_S < each.ended and each.whole]
-            if all(turn.scope in scopes(each.plan) for each in just_now):
+            if not any(_got_beyond(turn.scope, each.plan) for each in just_now):
                 yield Violation("story", str(turn), "nothing was answered that says so")
             until = None
+
+
+def _got_beyond(scope: str, plan: Plan) -> bool:
+    """Tell whether a request that met this shows that a circuit may be closed."""
+    found = scopes(plan)
+    return not found or max(map(_ORDER.index, found)) > _ORDER.index(scope)
 
 
 def _kept_quiet(told: list[Turn], received: list[Received], until: float) -> Iterator[Violation]:

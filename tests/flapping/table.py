@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import groupby
 from typing import Any
 
 from tests.flapping.history import History
@@ -18,22 +19,25 @@ def table(history: History) -> Iterator[str]:
     yield f"| {' | '.join(_COLUMNS)} |"
     yield f"|{'---|' * len(_COLUMNS)}"
     finals = {key: told[0].body for key, told in history.finals().items()}
-    for phase in dict.fromkeys(ask.phase for ask in history.asked.values()):
-        asks = [ask for ask in history.asked.values() if ask.phase == phase]
+    phases = [list(asks) for _, asks in groupby(history.asked.values(), key=lambda ask: ask.phase)]
+    begins = [asks[0].at for asks in phases]
+    for asks, begin, end in zip(phases, begins, [*begins[1:], float("inf")], strict=True):
         ends = [finals[ask.key] for ask in asks if ask.key in finals]
-        first, last = min(ask.at for ask in asks), max(ask.at for ask in asks)
-        requests = sum(first <= each.at <= last + 1 and not each.poll for each in history.received)
         done = Counter(end["placement"]["where"] for end in ends if end["state"] == "SUCCEEDED")
         states = Counter(end["state"] for end in ends)
-        fell_back = sum(end["placement"]["reason"] == "fallback" for end in ends)
+        row = (
+            len(asks),
+            sum(begin <= each.at < end and not each.poll for each in history.received),
+            *(done["cloud"], done["local"], sum(end["placement"]["reason"] == "fallback" for end in ends)),
+            *(states["REJECTED"], states["TIMED_OUT"], states["FAILED"]),
+        )
         told = Counter(
             f"{turn.scope} {'opened' if turn.opened else 'closed'}: {turn.word}"
             for turn in turns(history.log)
-            if first <= turn.at <= last + 1
+            if begin <= turn.at < end
         )
-        row = (len(asks), requests, done["cloud"], done["local"], fell_back, states["REJECTED"], states["TIMED_OUT"])
-        numbers = " | ".join(map(str, (*row, states["FAILED"])))
-        yield f"| {phase} | {numbers} | {', '.join(f'{count} {what}' for what, count in told.items())} |"
+        circuits = ", ".join(f"{count} {what}" for what, count in told.items())
+        yield f"| {asks[0].phase} | {' | '.join(map(str, row))} | {circuits} |"
 
 
 def ends(history: History) -> Iterator[str]:

@@ -200,6 +200,16 @@ def test_a_circuit_opens_for_a_fault_and_closes_when_it_was_probed(history: Hist
 
 
 @pytest.mark.parametrize(
+    ("met", "expected"),
+    [(Fault.DEGRADED, set()), (Fault.UNPROCESSABLE, set()), (Fault.CUT_AMID, {"story"})],
+)
+def test_a_circuit_is_closed_by_a_request_that_got_beyond_it(history: History, met: Fault, expected: set[str]) -> None:
+    history.received = [received(Fault.CUT_FIRST, 10.0), received(met, 25.0)]
+    history.log = [opened(10.3), closed(25.3)]
+    assert rules(history) == expected
+
+
+@pytest.mark.parametrize(
     "log",
     [
         pytest.param([opened(9.0)], id="opened for nothing"),

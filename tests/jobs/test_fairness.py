@@ -93,7 +93,8 @@ def test_of_very_many_that_rise_at_once_the_event_loop_sees_only_some_at_a_time_
     for number in range(2 * _PROMOTED_AT_ONCE):
         queue.push(ticket(f"low{number}", priority="low"))
     queue.push(ticket("normal", at=100.0))
-    assert names(queue, 999, now=200.0).index("normal") == _PROMOTED_AT_ONCE
+    for _ in range(2):  # what was told of a moment holds for it
+        assert names(queue, 999, now=200.0).index("normal") == _PROMOTED_AT_ONCE
     assert names(queue, 999, now=201.0).index("normal") == 2 * _PROMOTED_AT_ONCE
 
 
