@@ -275,7 +275,8 @@ class Line:
         promise = self._promises.get(ticket.job.key)
         if promise is None or ticket.deadline is None:
             return ticket.deadline
-        told = promise.at + promise.ends_s * self.estimator.slack
+        # Without the slack: whoever slips in would use it up, and so widen it.
+        told = promise.at + promise.ends_s
         return min(told + max(ticket.deadline - told, 0.0) * _SPARE, ticket.deadline)
 
 

@@ -26,6 +26,7 @@ from agent.contract.sources import Source
 from agent.contract.topics import Topics
 from agent.dispatcher import Dispatcher
 from agent.engines.base import Engine, SimilarFrame
+from agent.forecast import Estimator
 from agent.intake import Intake
 from agent.metrics import Counters
 from agent.outbox import Outbox
@@ -97,7 +98,7 @@ class Service:
         )
         self.outbox = Outbox(spool, self.bus, self.topics)
         stations = lines(settings, local, cloud)
-        self.rates = Rates(spool, stations)
+        self.rates = Rates(spool, stations, lambda: Estimator(settings.limits.max_tokens))
         self.dispatcher = Dispatcher(
             stations,
             settings.placement,

@@ -60,7 +60,7 @@ _ROOMS = {
     "agent.course": "admission contract engines.base forecast placement publisher",
     "agent.line": "admission contract course engines.base forecast placement",
     "agent.dispatcher": "admission contract course engines.base forecast line placement publisher",
-    "agent.rates": "line placement spool",
+    "agent.rates": "forecast line placement spool",
     "agent.stations": "admission contract credentials engines.base engines.cloud engines.local errors forecast line"
     " models placement settings",
     "agent.outbox": "bus contract publisher spool",
@@ -68,7 +68,7 @@ _ROOMS = {
     "agent.intake": "bus cameras contract metrics reception spool",
     "agent.status": "admission contract engines.base line metrics placement settings",
     "agent.testing": "contract engines.base",
-    "agent.service": "accounts admission budget bus cameras clock contract dispatcher engines.base intake logs"
+    "agent.service": "accounts admission budget bus cameras clock contract dispatcher engines.base forecast intake logs"
     " metrics outbox placement publisher rates reception settings signals spool stations status",
     "agent.demo": "client errors layers models models.shapes settings",
     "agent.bench": "*",

@@ -116,7 +116,9 @@ def _add_bench(commands: _Commands, configured: argparse.ArgumentParser) -> None
     bench.add_argument("--vision", action="store_true", help="measure what pictures cost instead of text")
     bench.add_argument("--saturate", action="store_true", help="measure what happens under more work than it can do")
     bench.add_argument("--plot", metavar="FILE", type=Path, help="with --saturate: draw a picture of it, .png or .svg")
-    bench.add_argument("--seed", metavar="N", type=int, default=1, help="with --saturate: of when jobs come; 1")
+    bench.add_argument(
+        "--seed", metavar="N", type=int, default=1, help="with --saturate: draws when jobs come; 1 if left out"
+    )
     names = (*ROWS, *VISION_ROWS)
     bench.add_argument("--rows", metavar="NAME", nargs="+", choices=names, help=f"only these: {', '.join(names)}")
     bench.set_defaults(command="bench:bench")

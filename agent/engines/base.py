@@ -77,6 +77,7 @@ class Health:
         model: the model's name.
         provider: the execution provider in use, such as ``cpu``.
         context: the model's window in tokens, 0 while unknown.
+        load_s: how long the model took to load the last time, in seconds; None while it has not.
         detail: one sentence on what is wrong, if anything is. Every client may read it, so it has no words of a job
             and no paths in it.
 
@@ -87,6 +88,7 @@ class Health:
     provider: str = "cpu"
     context: int = 0
     detail: str | None = None
+    load_s: float | None = None
 
 
 class Engine(Protocol):

@@ -203,7 +203,7 @@ class LocalEngine:
             _log.info("engine.model_loaded", load_s=round(message.load_s, 2), provider=message.provider)
             self._child = child  # a quick one is heard before `Child.start` has returned it
             self._growth = Growth(self._leak_bytes, child.private_bytes, message.load_s, _now())
-            self._become(state="ready", provider=message.provider, context=message.context)
+            self._become(state="ready", provider=message.provider, context=message.context, load_s=message.load_s)
         elif isinstance(message, wire.Failed):
             self._said = message.message
         else:

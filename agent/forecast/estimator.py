@@ -22,7 +22,7 @@ _PREFILL = (50.0, 1.0, 1 / 2000, 1.0)
 _DECODE = (1.0, 1 / 2000)
 # Clients make up the names of cameras, so what is remembered of them needs a bound.
 _MOST_KINDS = 1024
-# A new job counts so much in a mean.
+# So much counts a new job in a mean.
 _NEW = 0.3
 # A prompt that takes longer than predicted has this share of it left, until its first word says otherwise.
 _UNFINISHED = 0.1
@@ -194,10 +194,11 @@ class Estimator:
 
     def _length(self, kind: _Kind, have: int, most: int) -> float:
         """Predict an answer's length: as its kind's were, or all jobs', or as long as it may be."""
-        own = kind.lengths.expected(have, most)
-        if own is None:
-            own = self._all.lengths.expected(have, most)
-        return most if own is None else own
+        for lengths in (kind.lengths, self._all.lengths):
+            expected = lengths.expected(have, most)
+            if expected is not None:
+                return expected
+        return most
 
     def _tokens(self, job: Job, kind: _Kind) -> Tokens:
         tokens = self._prompts.of(job)

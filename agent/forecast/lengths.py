@@ -22,9 +22,6 @@ class Lengths:
         self._last = deque(lengths, _REMEMBERED)
         self._sorted = sorted(self._last)
 
-    def __repr__(self) -> str:
-        return f"<Lengths {self._sorted}>"
-
     @property
     def last(self) -> list[Length]:
         """The lengths, the oldest first."""

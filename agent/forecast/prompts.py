@@ -23,7 +23,7 @@ class Tokens(NamedTuple):
     """What a prompt is made of; ``cached`` tokens, of all, need no computing."""
 
     prompt: float
-    image: float = 0.0
+    image: float
     cached: float = 0.0
 
 

@@ -6,7 +6,7 @@ promise. All seconds are from now.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from heapq import heapify, heapreplace
 from typing import NamedTuple
 
@@ -94,14 +94,12 @@ class _Share:
         self.begun = begun
 
 
-def _fits(work: Work, jobs: Iterable[_Share], now: float) -> bool:
+def _fits(work: Work, jobs: Sequence[_Share], now: float) -> bool:
     """Tell whether all ``jobs`` end in time, at the latest, if ``work`` starts ``now``.
 
-    At the latest, since every prompt is counted as computed before any of them ends, which is not far from the truth:
-    a prompt's slices leave the others a tenth of the processor. A newcomer that could have started a little earlier has
-    lost nothing, since the processor was busy.
+    At the latest, since every prompt counts as computed before any of them ends. That is not far from the truth, and a
+    newcomer that could have started a little earlier has lost nothing: the processor was busy.
     """
-    jobs = list(jobs)
     prefill = work.prefill_s + sum(job.prefill for job in jobs)
     for job in jobs:
         if job.until == math.inf:
@@ -133,7 +131,7 @@ def _on_one_processor(running: Sequence[Running], waiting: Sequence[Waiting], sl
 def _advance(jobs: Sequence[_Share]) -> float:
     """Let the processor work until a prompt or an answer is done; return how long that takes.
 
-    Of several prompts the shortest is computed, ten seconds for each second that each answer gets meanwhile.
+    Of several prompts the shortest is computed, a slice for each token that every answer gets meanwhile.
     """
     first, answers = None, []
     for job in jobs:

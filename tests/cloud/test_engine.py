@@ -168,7 +168,7 @@ async def test_a_spent_budget_is_a_refusal(box: Box, standin: StandIn) -> None:
 
 
 async def test_privacy_comes_before_everything_else(base_url: str) -> None:
-    async with connected(base_url, preset="github", key=None, text_model=None, vision_model=None) as box:
+    async with connected(base_url, preset="github", key=None, text_model=None) as box:
         refused = box.engine.refusal(job(private=True))
         assert refused is not None
         assert refused.code == Code.PRIVACY

@@ -4,12 +4,12 @@ import asyncio
 import ssl
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from agent.engines.base import Text
+from agent.engines.base import Event, Started, Text
 from agent.standin import Fault, StandIn, Stream
 from tests.brokers import free_port
 from tests.cloud.asking import WORDS, job
@@ -24,8 +24,9 @@ async def gate(base_url: str, tls: ssl.SSLContext | None = None) -> AsyncIterato
     came: list[object] = []
 
     async def copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        while data := await source.read(1 << 16):
-            sink.write(data)
+        with suppress(ConnectionError):
+            while data := await source.read(1 << 16):
+                sink.write(data)
         sink.close()
 
     async def enter(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -111,11 +112,12 @@ async def test_cancelling_who_reads_closes_the_socket_at_once(
     assert running.cancelled()
 
 
-async def test_closing_the_generator_closes_the_socket(box: Box, standin: StandIn) -> None:
+@pytest.mark.parametrize("kind", [Started, Text])
+async def test_closing_the_generator_closes_the_socket(box: Box, standin: StandIn, kind: type[Event]) -> None:
     standin.plan.append(Fault.STALLED_AMID)
     async with aclosing(box.engine.run(job())) as events:
         async for event in events:
-            if isinstance(event, Text):
+            if isinstance(event, kind):
                 break
     async with asyncio.timeout(1.0):
         await standin.chats[0].over.wait()

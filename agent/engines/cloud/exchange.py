@@ -100,16 +100,12 @@ class Exchange:
 
         response = await self._send("POST", self._endpoint.chat, left_s(), body, trace)
         put_off = False
-        try:
-            while response.status_code == httpx.codes.ACCEPTED:
-                put_off = True
-                response = await self._look_again(response, left_s)
-            problem = b"" if _well(response) else await beginning(response, _PROBLEM_BYTES)
-        except BaseException:
-            await response.aclose()
-            raise
-        if _well(response):
+        while response.status_code == httpx.codes.ACCEPTED:
+            put_off = True
+            response = await self._look_again(response, left_s)
+        if response.status_code == httpx.codes.OK:
             return response
+        problem = await beginning(response, _PROBLEM_BYTES)
         await response.aclose()
         if put_off and response.status_code in (httpx.codes.NOT_FOUND, httpx.codes.GONE):
             raise faults.truncated("put_off_and_lost")  # it is the id that is not there; of the model that says nothing
@@ -146,7 +142,3 @@ class Exchange:
         extensions = {"trace": trace} if trace else None
         request = self._client.build_request(method, url, content=body, headers=headers, extensions=extensions)
         return await self._client.send(request, stream=True)
-
-
-def _well(response: httpx.Response) -> bool:
-    return response.status_code == httpx.codes.OK
