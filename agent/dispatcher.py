@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -16,10 +16,11 @@ from agent.contract.events import Final
 from agent.contract.jobs import Job, Key, Policy
 from agent.contract.topics import Topics
 from agent.course import LATE, Again, Course, Failed, ended_unstarted
-from agent.engines.base import Engine
+from agent.engines.base import Done, Engine, EngineLost
 from agent.forecast import Span
 from agent.line import Line, Load
 from agent.placement import LOCAL, Box, Decision, Station, Tried, place
+from agent.practice import exercise
 from agent.publisher import Send, Stream, addressed
 
 _log = structlog.get_logger(__name__)
@@ -78,6 +79,7 @@ class Dispatcher:
         self._wake = asyncio.Event()
         self._draining = False
         self._reviewed_at = -math.inf
+        self._practices: dict[Station, asyncio.Task[None]] = {}
 
     def __repr__(self) -> str:
         return f"<Dispatcher {self._lines!r} draining={self._draining}>"
@@ -172,7 +174,7 @@ class Dispatcher:
         """
         now = self._clock()
         stations = {
-            station: line.place(job, now, ahead=line is not head_of, bounded=bounded and line is not head_of)
+            station: line.place(job, now, left_s, ahead=line is not head_of, bounded=bounded and line is not head_of)
             for station, line in self._lines.items()
         }
         return place(job, Box(stations, self._policy), left_s=left_s, tried=tried)
@@ -201,7 +203,8 @@ class Dispatcher:
         for line in self._lines.values():
             self._end_what_waits_in_vain(line, now)
             self._start_what_may_start(line, now)
-        moments = [line.queue.next_event(now) for line in self._lines.values()] + [self._review(now)]
+        moments = [line.queue.next_event(now) for line in self._lines.values()]
+        moments += [self._review(now), *(self._practise(station, now) for station in self._lines)]
         with suppress(TimeoutError):
             async with asyncio.timeout_at(min((each for each in moments if each is not None), default=None)):
                 await self._wake.wait()
@@ -249,7 +252,36 @@ class Dispatcher:
             else:
                 self._move(ticket, decision, decision.reason)
 
+    def _practise(self, station: Station, now: float) -> float | None:
+        """Have an engine do a job of ours, if it should; return when to ask again."""
+        at, practice = self._lines[station].practises_at(), self._practices.get(station)
+        if at is None or self._draining or (practice is not None and not practice.done()):
+            return None
+        if at > now:
+            return at
+        task = asyncio.create_task(self._exercise(station), name=f"practice {station}")
+        self._practices[station] = task
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return None
+
+    async def _exercise(self, station: Station) -> None:
+        line, job, done = self._lines[station], exercise(station), None
+        try:
+            async with aclosing(line.engine.run(job)) as events:
+                async for event in events:
+                    done = event if isinstance(event, Done) else None
+        except (JobError, EngineLost) as error:
+            _log.info("engine.practice_failed", station=station, error=str(error))
+        finally:
+            line.practised(job, done, self._clock())
+        _log.info("engine.practised", station=station, forecast=repr(line.estimator))
+        self._wake.set()
+
     def _start(self, ticket: Ticket, decision: Decision, line: Line) -> None:
+        practice = self._practices.get(decision.station)
+        if practice is not None:
+            practice.cancel()
         course = Course(
             ticket,
             decision,
@@ -273,7 +305,8 @@ class Dispatcher:
         instead = self._decide(ticket.job, left_s, tried=(*ticket.tried, (decision.where, silent)))
         if isinstance(instead, JobError):
             return None
-        ends_s = self._lines[instead.station].place(ticket.job, self._clock(), ahead=True, bounded=False).ends_s
+        line = self._lines[instead.station]
+        ends_s = line.place(ticket.job, self._clock(), None, ahead=True, bounded=False).ends_s
         patience_s = -1.0 if ends_s is None else left_s - ends_s - _TURN_S
         return patience_s if patience_s >= _LEAST_PATIENCE_S else None
 

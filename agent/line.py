@@ -1,5 +1,6 @@
 """An engine, the jobs that stand in line for it, those that it runs, and when each of them will have ended."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -8,7 +9,7 @@ from agent.admission import Queue, Saturation, Signals, Ticket
 from agent.contract.errors import Code, JobError
 from agent.contract.jobs import Job, Key
 from agent.course import Course
-from agent.engines.base import Engine, Remote
+from agent.engines.base import Done, Engine, Remote
 from agent.forecast import Estimator, Running, Span, Waiting, Work, foresee, may_start
 from agent.placement import Place
 
@@ -18,6 +19,8 @@ _LOOK = 32
 # Of the time between what a job was told and its deadline, how much others may take from it. Those who start beside a
 # job with hours to spare do it no harm; one with three times what it takes alone keeps its turn.
 _SPARE = 1 / 8
+# After so long without a job, rates may be others: a box cools down by some degrees, and a backup ends.
+_PRACTICE_S = 10.0
 # For a model that cannot be loaded: somebody has to mend it.
 _MENDED_S = 30.0
 
@@ -77,9 +80,16 @@ class Line:
         self._busy_s = 0.0
         self._busy_since = 0.0
         self._unready_since: float | None = None
+        # Whether a job was turned away for its deadline since it last learned, and when that was.
+        self._doubted = False
+        self._learned_at = -math.inf
 
     def __repr__(self) -> str:
         return f"<Line {self.queue!r} running={len(self.running)} {self.estimator!r}>"
+
+    @property
+    def _idle(self) -> bool:
+        return not self.running and not len(self.queue)
 
     @property
     def failure(self) -> str | None:
@@ -104,11 +114,12 @@ class Line:
         self._signals = signals
         self._weigh(self._begins_s(now))
 
-    def place(self, job: Job, now: float, *, ahead: bool, bounded: bool) -> Place:
+    def place(self, job: Job, now: float, left_s: float | None, *, ahead: bool, bounded: bool) -> Place:
         """Tell what it could do for a job now.
 
         Args:
             job: it comes now, or is the next to start.
+            left_s: seconds to its deadline; None if it has none.
             now: the monotonic clock, in seconds; here as everywhere below.
             ahead: whether what waits is ahead of it.
             bounded: whether a full queue is a refusal.
@@ -121,8 +132,27 @@ class Line:
         if refusal is None and bounded:
             # A place is free as soon as one job more has started.
             refusal = self.queue.refusal(job, None if span is None else span.begins_s / (len(self.queue) + 1))
-        ends_s = None if span is None else span.ends_s * self.estimator.slack
-        return Place(self._model(job), refusal, ends_s, self._saturation.word)
+        if span is None:
+            return Place(self._model(job), refusal, saturated=self._saturation.word)
+        ends_s = span.ends_s * self.estimator.slack
+        self._doubted |= left_s is not None and ends_s > left_s
+        likely_s = span.ends_s if self._idle else None
+        return Place(self._model(job), refusal, ends_s, likely_s, self._saturation.word)
+
+    def practises_at(self) -> float | None:
+        """Tell when it should do a job of ours: it has turned jobs away as too slow, and does and learns nothing."""
+        if not (self._shared and self._doubted and self._idle and self.engine.health.state == "ready"):
+            return None
+        return self._learned_at + _PRACTICE_S
+
+    def practised(self, job: Job, done: Done | None, now: float) -> None:
+        """Learn from a job of ours, which may have come to nothing."""
+        self._doubted, self._learned_at = False, now
+        if done is not None and done.cost is not None:
+            work = self.estimator.work(job)
+            self.estimator.ran(job, done.usage, done.cost)
+            if work is not None:
+                self.estimator.ended(work.total_s, done.cost.prefill_s + done.cost.decode_s)
 
     def span(self, job: Job, now: float, *, ahead: bool = True) -> Span | None:
         """Foretell when a job would begin and end, ``ahead`` of it what waits, or nothing; None if it cannot be."""
@@ -185,6 +215,7 @@ class Line:
         promise = self._promises.pop(course.ticket.job.key, None)
         done = course.done
         if done is not None and done.cost is not None:
+            self._doubted, self._learned_at = False, now
             self.estimator.ran(course.ticket.job, done.usage, done.cost)
             # Others share with whoever comes later, by design: what they were told is no measure of what is foreseen.
             if promise is not None and course.ticket.deadline is not None:

@@ -44,6 +44,7 @@ class Place:
         model: the name of the model that would answer.
         refusal: why it cannot take the job at all, or not now.
         ends_s: until the job would have ended, in seconds, at the cautious end of what is foreseen; None: no idea.
+        likely_s: the same at its likeliest, if it does nothing now; None if it does.
         saturated: one word for why jobs that may go elsewhere should; None if all is well.
 
     """
@@ -51,6 +52,7 @@ class Place:
     model: str
     refusal: JobError | None = None
     ends_s: float | None = None
+    likely_s: float | None = None
     saturated: str | None = None
 
 
@@ -82,6 +84,11 @@ class _Offer(NamedTuple):
     strain: str | None = None
     tried: bool = False
 
+    def might_do_within(self, left_s: float | None) -> bool:
+        """Whether it is only out of caution that it would not."""
+        late = self.error is not None and self.error.code is Code.DEADLINE and not self.tried
+        return late and left_s is not None and self.place.likely_s is not None and self.place.likely_s <= left_s
+
     @property
     def word(self) -> str:
         """Why the job goes on from here to the next place."""
@@ -98,7 +105,7 @@ def place(job: Job, box: Box, *, left_s: float | None = None, tried: Tried = ())
     """Decide where ``job`` runs, or why it runs nowhere.
 
     The first place in the policy's order that would have it done in time and is not saturated; if there is none, the
-    first that would have it done in time.
+    first that would have it done in time; if there is none, the first that is idle and might.
 
     Args:
         job: what is to be placed.
@@ -112,6 +119,7 @@ def place(job: Job, box: Box, *, left_s: float | None = None, tried: Tried = ())
         return order
     offers = [_offer(where, job, box, left_s, dict(tried).get(where)) for where in order]
     able = [index for index, offer in enumerate(offers) if offer.error is None]
+    able = able or [index for index, offer in enumerate(offers) if offer.might_do_within(left_s)]
     if not able:
         return _refused(box, offers)
     best = next((index for index in able if offers[index].strain is None), able[0])
@@ -141,8 +149,10 @@ def _offer(where: Where, job: Job, box: Box, left_s: float | None, failed: JobEr
         return _Offer(where, station, tried=failed is not None)
     found = box.stations.get(station)
     error = _no_cloud(job, box) if found is None else _obstacle(found, job, box, left_s)
-    if found is None or error is not None:
+    if found is None:
         return _Offer(where, error)
+    if error is not None:
+        return _Offer(where, error, station, found)
     foreseen = left_s is not None and found.ends_s is not None
     return _Offer(where, None, station, found, found.saturated if not foreseen or found.saturated in _STRAINS else None)
 

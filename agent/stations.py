@@ -65,7 +65,7 @@ def cloud_engine(settings: Settings, books: "Books", keeps: Callable[[Job], bool
     """
     if not settings.cloud.enabled or settings.placement == "local_only":
         return None
-    from agent.engines.cloud.engine import CloudEngine  # noqa: PLC0415  httpx takes 15 MB, which most boxes can spare
+    from agent.engines.cloud.engine import CloudEngine  # noqa: PLC0415  it takes 4 MB
 
     key = secret("cloud.api_key_file", settings.cloud.api_key, settings.cloud.api_key_file)
     try:

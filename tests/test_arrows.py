@@ -58,8 +58,9 @@ _ROOMS = {
     "agent.models.shapes": "",
     "agent.models": "errors settings",
     "agent.course": "admission contract engines.base forecast placement publisher",
+    "agent.practice": "contract placement",
     "agent.line": "admission contract course engines.base forecast placement",
-    "agent.dispatcher": "admission contract course engines.base forecast line placement publisher",
+    "agent.dispatcher": "admission contract course engines.base forecast line placement practice publisher",
     "agent.rates": "forecast line placement spool",
     "agent.stations": "admission contract credentials engines.base engines.cloud engines.local errors forecast line"
     " models placement settings",

@@ -19,7 +19,7 @@ from agent.bench import saturate_cloud, saturate_picture, table
 from agent.bench.rig import Rig
 from agent.bench.row import Row, heard
 from agent.bench.saturate_load import Load, Told, Yardstick, arrivals
-from agent.bench.saturate_report import rows
+from agent.bench.saturate_report import measure, rows
 from agent.bench.saturate_report import table as loads_table
 from agent.client import Client
 from agent.demo.children import while_alive
@@ -67,7 +67,7 @@ def run(settings: Settings, *, seed: int, as_json: bool, plot: Path | None) -> i
     if as_json:
         print(json.dumps({"rows": table.as_dicts(found), "loads": [load.as_dict() for load in loads]}, indent=1))
     else:
-        print(f"\n{table.heading([model])}\n\n{table.table(found)}\n\n{loads_table(loads)}")
+        print(f"\n{table.heading([model])}\n\n{table.table(found)}\n\n{measure(loads)}\n\n{loads_table(loads)}")
     if plot is not None:
         saturate_picture.draw(loads, plot)
     return 0 if all(row.holds for row in found) else 1

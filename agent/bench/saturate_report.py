@@ -83,6 +83,16 @@ def _predicted(loads: Sequence[Load]) -> list[Row]:
     return found
 
 
+def measure(loads: Sequence[Load]) -> str:
+    """Say what the loads are multiples of."""
+    boxes = dict.fromkeys((load.cloud, load.yardstick) for load in loads)
+    said = [
+        f"of the box {'with a' if cloud else 'without'} cloud {own.lone_s:.3g} s and {own.capacity:.3g} jobs/s"
+        for cloud, own in boxes
+    ]
+    return f"A lone job's time and the capacity: {', '.join(said)}."
+
+
 def table(loads: Sequence[Load]) -> str:
     """Write the loads as a Markdown table."""
     lines = [f"| {' | '.join(_COLUMNS)} |", "|---" * len(_COLUMNS) + "|"]

@@ -9,9 +9,9 @@ _REMEMBERED = 64
 _SURE = 0.9
 # What is assumed before anything is known, as if it had been seen ten times.
 _ASSUMED = [1.15] * 10
-# A box that needs more is so busy with something else that its past says nothing of its future; a larger factor would
-# only refuse every job.
-_MOST = 3.0
+# A box that needs more is so busy with something else that its past says nothing of its future. With deadlines of three
+# times what a job takes, a factor of three refused every job, and so there was none that could have shown it wrong.
+_MOST = 1.5
 # A ratio beyond this, either way, says no more than this.
 _BOUND = 100.0
 

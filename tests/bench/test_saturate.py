@@ -11,7 +11,7 @@ import pytest
 
 from agent.bench import saturate_cloud, saturate_picture
 from agent.bench.saturate_load import Load, Told, Yardstick, arrivals, must_leave, quantile
-from agent.bench.saturate_report import rows, table
+from agent.bench.saturate_report import measure, rows, table
 from agent.errors import UsageError, UserError
 from agent.standin import KEY, MODELS
 
@@ -135,6 +135,14 @@ def test_the_table_has_a_line_for_each_load() -> None:
     lines = table([load(here(0, 2), refused(0, 0.02)), load(there(0, 1), factor=0.5, cloud=True)]).splitlines()
     assert lines[2] == "| 4 x | no | 2 | 1 | 0 | 1 | 0 | 50.0 % | 20, 20 ms | 0.10 x | 20 % | 2.00, 2.00 x |"
     assert len(lines) == 4
+
+
+def test_what_the_loads_are_multiples_of_is_said_once_for_each_box() -> None:
+    said = measure([load(here(0, 1)), load(here(0, 1), factor=1), load(there(0, 1), cloud=True)])
+    assert said == (
+        "A lone job's time and the capacity: of the box without cloud 1 s and 1 jobs/s, "
+        "of the box with a cloud 1 s and 1 jobs/s."
+    )
 
 
 async def test_the_cloud_of_the_bench_takes_300_ms_to_its_first_token() -> None:

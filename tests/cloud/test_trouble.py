@@ -10,7 +10,7 @@ from agent.contract.errors import Code
 from agent.engines.base import Done, Started, Text
 from agent.standin import MODELS, Fault, Plan, Refusal, StandIn, Stream
 from tests.cloud.asking import WORDS, job
-from tests.cloud.conftest import Box
+from tests.cloud.conftest import Box, connected
 
 
 @pytest.mark.parametrize(

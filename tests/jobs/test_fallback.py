@@ -4,11 +4,13 @@ from typing import Any
 
 import pytest
 
+from agent import line
 from agent.admission import Signals
 from agent.contract.errors import Code, JobError
 from agent.contract.events import Outcome, Usage
-from agent.contract.jobs import Key
+from agent.contract.jobs import Key, Sampling
 from agent.engines.base import Cost, Health
+from agent.placement import Decision
 from agent.testing import Attempt, FakeCloud
 from tests.jobs.dispatching import Box, running
 from tests.jobs.tickets import job
@@ -224,3 +226,53 @@ async def test_a_job_that_never_left_says_so() -> None:
     async with running(cloud=FakeCloud()) as box:
         answer(await box.engine.attempt(box.admit("j1")), "Hi")
         assert not (await box.final("j1")).placement.egress
+
+
+async def test_an_idle_box_tries_what_it_would_refuse_out_of_caution_alone() -> None:
+    async with running() as box:
+        teach(box, 10.0)
+        decision = box.dispatcher.decide(job("j1"), 10.5)
+        assert isinstance(decision, Decision)
+
+
+async def test_a_box_that_turns_jobs_away_as_too_slow_practises_until_it_knows_better(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(line, "_PRACTICE_S", 0.0)
+    async with running() as box:
+        short = job("j1", sampling=Sampling(max_tokens=16))
+        for _ in range(12):
+            box.lines["text"].estimator.ran(short, Usage(3, 16), Cost(0.1, 10.0))
+        for number in range(1, 100):
+            if isinstance(box.dispatcher.decide(short, 2.0), Decision):
+                break
+            box.dispatcher.sense(Signals())
+            box.dispatcher._wake.set()
+            attempt = await box.engine.attempt(Key("edge-slm", "practice"), number)
+            attempt.start()
+            attempt.finish(16, Cost(0.01, 0.16))
+            await eventually(lambda: not box.dispatcher._practices["text"].done())
+            await box.dispatcher._practices["text"]
+        assert 1 < number < 12
+
+
+async def test_practice_makes_way_for_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line, "_PRACTICE_S", 0.0)
+    async with running() as box:
+        teach(box, 10.0)
+        assert isinstance(box.dispatcher.decide(job("j1"), 2.0), JobError)
+        box.dispatcher._wake.set()
+        practice = await box.engine.attempt(Key("edge-slm", "practice"))
+        await box.engine.attempt(box.admit("j2"))
+        await practice.closed.wait()
+
+
+async def test_a_box_that_refuses_nothing_does_not_practise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line, "_PRACTICE_S", 0.0)
+    async with running() as box:
+        teach(box, 0.1)
+        answer(await box.engine.attempt(box.admit("j1", deadline_s=60.0)), "Hi")
+        await box.final("j1")
+        box.dispatcher._wake.set()
+        await box.engine.attempt(box.admit("j2", deadline_s=60.0))
+        assert [key.client for key in box.engine.attempts] == ["c", "c"]
