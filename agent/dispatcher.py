@@ -146,6 +146,8 @@ class Dispatcher:
     async def drain(self, seconds: float) -> int:
         """Start nothing more, let running jobs finish; return how many had not and stay in the spool."""
         self._draining = True
+        for practice in self._practices.values():
+            practice.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
         kept = sum(len(line.running) + len(line.queue) for line in self._lines.values())

@@ -156,13 +156,14 @@ class Line:
 
     def span(self, job: Job, now: float, *, ahead: bool = True) -> Span | None:
         """Foretell when a job would begin and end, ``ahead`` of it what waits, or nothing; None if it cannot be."""
-        own, ready_s, running = self.estimator.work(job), self._ready_s(now), self._occupied(now)
-        if own is None or ready_s is None or running is None:
+        own, ready_s = self.estimator.work(job), self._ready_s(now)
+        if own is None or ready_s is None:
             return None
         before = self._before(job, now) if ahead else []
         if before is None:
             return None
-        begins_s, ends_s = foresee(running, [*before, Waiting(own)], self.engine.slots, shared=self._shared)[-1]
+        line = [*before, Waiting(own)]
+        begins_s, ends_s = foresee(self._occupied(now), line, self.engine.slots, shared=self._shared)[-1]
         return Span(begins_s + ready_s, ends_s + ready_s)
 
     def wait(self, ticket: Ticket, now: float) -> tuple[int, Ticket | None, Span | None]:
@@ -189,10 +190,10 @@ class Line:
         waiting = self.queue.first(_LOOK, now)
         if all(ticket.deadline is None for ticket in waiting):
             return []
-        line, running, ready_s = self._waiting(waiting, len(waiting), now), self._occupied(now), self._ready_s(now)
-        if line is None or running is None or ready_s is None:
+        line, ready_s = self._waiting(waiting, len(waiting), now), self._ready_s(now)
+        if line is None or ready_s is None:
             return []
-        spans = foresee(running, line, self.engine.slots, shared=self._shared)
+        spans = foresee(self._occupied(now), line, self.engine.slots, shared=self._shared)
         slack = self.estimator.slack
         return [
             ticket
@@ -263,10 +264,9 @@ class Line:
         if len(self.running) < self.engine.slots and not len(self.queue):
             return ready_s
         before = self._waiting(self.queue.first(_LOOK, now), len(self.queue), now)
-        running = self._occupied(now)
-        if before is None or running is None:
+        if before is None:
             return None
-        spans = foresee(running, [*before, Waiting(Work(0.0, 0.0))], self.engine.slots, shared=self._shared)
+        spans = foresee(self._occupied(now), [*before, Waiting(Work(0.0, 0.0))], self.engine.slots, shared=self._shared)
         return spans[-1].begins_s + ready_s
 
     def _before(self, job: Job, now: float) -> list[Waiting] | None:
@@ -287,19 +287,18 @@ class Line:
             found.append(Waiting(Work(prefill_s, decode_s)))
         return found
 
-    def _occupied(self, now: float) -> list[Running] | None:
+    def _occupied(self, now: float) -> list[Running]:
         """Return what the jobs that run still take, and by when they are promised to end."""
-        lefts = _known(self.estimator.left(each.ticket.job, each.progress(now)) for each in self.running.values())
-        if lefts is None:
-            return None
-        untils = [_until(each.until, now) for each in self.running.values()]
-        return [Running(left, until) for left, until in zip(lefts, untils, strict=True)]
+        return [
+            Running(self.estimator.left(each.ticket.job, each.progress(now)), _until(each.until, now))
+            for each in self.running.values()
+        ]
 
     def _may_start(self, job: Job, now: float) -> bool:
         if not self._shared or not self.running:
             return True
-        own, running = self.estimator.work(job), self._occupied(now)
-        return own is None or running is None or may_start(own, running)
+        own = self.estimator.work(job)
+        return own is None or may_start(own, self._occupied(now))
 
     def _promised(self, ticket: Ticket) -> float | None:
         """Return by when a job is to end, whatever starts beside it; None for one without a deadline."""
