@@ -49,18 +49,10 @@ class Cameras:
             try:
                 self._told[camera] = _over(self._configured.get(camera, Camera()), payload)
             except ValueError as error:
-                self._keep_if_asked(camera, payload)
+                # It may have said so, and nobody can tell: until a good one comes, the pictures stay here.
+                self._told[camera] = self._policy(camera).model_copy(update={"private": True})
                 return str(error)
         return None
-
-    def _keep_if_asked(self, camera: str, payload: bytes) -> None:
-        """Let a camera's pictures stay here if a message says so, whatever else is wrong with it."""
-        try:
-            said = from_json(payload, allow_partial=True, cache_strings=False)
-        except ValueError:
-            return
-        if isinstance(said, dict) and (said.get("private") is True or said.get("placement") == "local_only"):
-            self._told[camera] = self._policy(camera).model_copy(update={"private": True})
 
     def forget(self) -> None:
         """Take back all that was told."""

@@ -58,7 +58,7 @@ def ended_unstarted(ticket: Ticket, error: JobError, now: float) -> Final:
     """Build the final of a job that ends while it waits."""
     return Final(
         ticket.job.key,
-        _outcome(error, started=ticket.attempt > 1),
+        _outcome(error, started=_started(ticket)),
         attempt=ticket.attempt,
         placement=Placed(reason=error.word, egress=ticket.egress),
         timing=Timing(queued_s=now - ticket.received_at, total_s=now - ticket.received_at),
@@ -66,6 +66,10 @@ def ended_unstarted(ticket: Ticket, error: JobError, now: float) -> Final:
         notice=ticket.job.reply.notice,
         camera=ticket.job.camera,
     )
+
+
+def _started(ticket: Ticket) -> bool:
+    return ticket.started or ticket.attempt > 1
 
 
 def _outcome(error: JobError, *, started: bool) -> Outcome:
@@ -77,8 +81,6 @@ class Course:
 
     Args:
         ticket: the job and what is known of it.
-        patience_s: how long its first word may be waited for, since another place could still do it then; None: for as
-            long as its deadline allows.
         decision: where it runs and why.
         engine: what runs it.
         stream: where its words go.
@@ -87,8 +89,11 @@ class Course:
         clock: the monotonic clock, in seconds.
 
     Attributes:
-        until: by when it is to end, whatever starts beside it, on that clock; None if nothing was promised.
+        begun_at: when it began, on that clock.
+        foreseen_s: how long it was to take from then; None if nobody could tell.
+        alone: whether no other job ran beside it.
         done: how it ended by itself, if it did.
+        overdue: whether its deadline ended it.
 
     """
 
@@ -102,11 +107,13 @@ class Course:
         restarted: Callable[[], Awaitable[None]],
         announce: Callable[[Literal["started", "restarted"]], None],
         clock: Callable[[], float],
-        patience_s: float | None = None,
     ) -> None:
         self.ticket = ticket
-        self.until: float | None = None
+        self.begun_at = clock()
+        self.foreseen_s: float | None = None
+        self.alone = True
         self.done: Done | None = None
+        self.overdue = False
         self._decision = decision
         self._engine = engine
         self._stream = stream
@@ -117,7 +124,6 @@ class Course:
         self._verdict: JobError | None = None
         self._started_at: float | None = None
         self._first_at: float | None = None
-        self._patience_s = patience_s
         self._usage = Usage()
 
     def __repr__(self) -> str:
@@ -129,6 +135,11 @@ class Course:
         return self._decision
 
     @property
+    def started(self) -> bool:
+        """Whether its engine has taken it up."""
+        return self._started_at is not None
+
+    @property
     def talked(self) -> bool:
         """Whether its attempt has said a word."""
         return self._first_at is not None
@@ -138,12 +149,19 @@ class Course:
         since_s = 0.0 if self._started_at is None else now - self._started_at
         return Progress(self._usage, since_s, self.talked)
 
+    def spent(self, now: float) -> tuple[Usage, float, float | None]:
+        """Tell what it has had so far: tokens, and seconds for its prompt and its answer; None: it has said nothing."""
+        started = self.begun_at if self._started_at is None else self._started_at
+        if self._first_at is None:
+            return self._usage, now - started, None
+        return self._usage, self._first_at - started, now - self._first_at
+
     def abandon(self) -> None:
         """Let nothing more of it go out: the job goes on elsewhere."""
         self._stream.abandon()
 
     def end(self, verdict: JobError) -> None:
-        """End the job from outside: a cancel by its client."""
+        """End the job from outside: a cancel by its client, or a place that is given up."""
         if self._verdict is None:
             self._verdict = verdict
             if self._task is not None:
@@ -160,6 +178,7 @@ class Course:
         except JobError as error:
             return self._failed(error)
         except TimeoutError:
+            self.overdue = True
             return self.final(LATE)
         except EngineLost:
             self._stream.abandon()
@@ -171,7 +190,7 @@ class Course:
             if self._verdict is None or self._task is None or self._task.uncancel():
                 self._stream.abandon()
                 raise
-            return self.final(self._verdict)
+            return self._failed(self._verdict)
         except Exception:  # noqa: BLE001  the boundary of a job
             # A defect of ours. The job still gets the answer it was promised, and the others go on.
             key = self.ticket.job.key
@@ -185,18 +204,9 @@ class Course:
     async def _generate(self) -> None:
         if self.ticket.restarts:
             await self._restarted()
-        try:
-            async with asyncio.timeout(self._patience_s) as patience:
-                async with aclosing(self._engine.run(self.ticket.job)) as events:
-                    async for event in events:
-                        if isinstance(event, Text):
-                            patience.reschedule(None)
-                        self._take(event)
-        except TimeoutError:
-            if patience.expired():
-                sentence = f"its first word did not come within {self._patience_s:.1f} s"
-                raise JobError(Code.CLOUD_UNAVAILABLE, sentence, reason="timeout") from None
-            raise
+        async with aclosing(self._engine.run(self.ticket.job)) as events:
+            async for event in events:
+                self._take(event)
 
     def _take(self, event: Event) -> None:
         match event:
@@ -221,7 +231,7 @@ class Course:
         decision, ticket = self._decision, self.ticket
         return Final(
             ticket.job.key,
-            Outcome.SUCCEEDED if error is None else _outcome(error, started=started or ticket.attempt > 1),
+            Outcome.SUCCEEDED if error is None else _outcome(error, started=started or _started(ticket)),
             text=self._stream.text,
             finish_reason=self.done.finish_reason if self.done and error is None else None,
             attempt=ticket.attempt,

@@ -16,7 +16,7 @@ from agent.contract.events import Final
 from agent.contract.jobs import Job, Key, Policy
 from agent.contract.topics import Topics
 from agent.course import LATE, Again, Course, Failed, ended_unstarted
-from agent.engines.base import Done, Engine, EngineLost
+from agent.engines.base import Done, Engine
 from agent.forecast import Span
 from agent.line import Line, Load
 from agent.placement import LOCAL, Box, Decision, Station, Tried, place
@@ -26,12 +26,15 @@ from agent.publisher import Send, Stream, addressed
 _log = structlog.get_logger(__name__)
 
 CANCELED = JobError(Code.CANCELED, "the job was canceled by its client")
+SILENT = JobError(Code.CLOUD_UNAVAILABLE, "its first word did not come in time", reason="timeout")
 SUPERSEDED = JobError(Code.SUPERSEDED, "a newer frame of the camera came while this one waited")
 
 
 # How often those that wait are looked at again: one that will be late here might still be in time elsewhere. A job
 # that such a look is worth to has seconds.
 _REVIEW_S = 0.25
+# What a job that is let go may still have to write, on a disk that works.
+_LET_GO_S = 2.0
 # The cloud is not given up sooner, though this box will be too late then: most first words take less.
 _LEAST_PATIENCE_S = 1.0
 # What it takes to give a place up and start in the other, at the most; and predictions move a little meanwhile.
@@ -108,23 +111,31 @@ class Dispatcher:
 
     def hold(self, job: Job, decision: Decision) -> None:
         """Hold a place in line for a job on its way to disk; there is one, or it would not have been decided so."""
-        self._lines[decision.station].queue.hold(job)
+        self._lines[decision.station].hold(job)
 
     def release(self, job: Job, decision: Decision) -> None:
         """Give the held place back."""
-        self._lines[decision.station].queue.release(job)
+        self._lines[decision.station].release(job)
 
-    def admit(self, ticket: Ticket) -> None:
-        """Take a job that is safe on disk, or whose loss is accepted. It may be ended at once: things change.
+    def admit(self, ticket: Ticket, decision: Decision | None = None) -> None:
+        """Take a job that is safe on disk, or whose loss is accepted.
 
-        Its place in line was held, or it was promised an answer by an earlier run: it is let in beyond the bounds.
+        Args:
+            ticket: the job.
+            decision: where its place was held; None for one that was promised an answer by an earlier run, which is
+                let in beyond the bounds, or ended at once: things have changed.
+
         """
-        self._settle(ticket, announce=True)
+        decided = decision or self._decide(ticket.job, _left_s(ticket, self._clock()))
+        if isinstance(decided, JobError):
+            self._end(ticket, decided)
+        else:
+            self._wait(ticket, self._lines[decided.station], announce=True)
 
     def cancel(self, key: Key) -> None:
         """End a job at its client's wish, waiting or running. Unknown ones are no longer here."""
         for line in self._lines.values():
-            ticket = line.forget(key)
+            ticket = line.queue.remove(key)
             if ticket is not None:
                 self._end(ticket, CANCELED)
             elif key in line.running:
@@ -154,7 +165,8 @@ class Dispatcher:
         left = list(self._tasks)
         for task in left:
             task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        if left:
+            await asyncio.wait(left, timeout=_LET_GO_S)
         return kept
 
     def knows(self, key: Key) -> bool:
@@ -181,20 +193,22 @@ class Dispatcher:
         }
         return place(job, Box(stations, self._policy), left_s=left_s, tried=tried)
 
-    def _settle(self, ticket: Ticket, *, announce: bool = False) -> None:
-        """Let a job wait where it should, or end it if there is no such place."""
-        decision = self._decide(ticket.job, _left_s(ticket, self._clock()), tried=ticket.tried, bounded=not announce)
+    def _settle(self, ticket: Ticket, why: str) -> None:
+        """Let a job wait elsewhere, or end it if there is no such place."""
+        decision = self._decide(ticket.job, _left_s(ticket, self._clock()), tried=ticket.tried, bounded=True)
         if isinstance(decision, JobError):
             self._end(ticket, decision)
         else:
-            self._wait(ticket, self._lines[decision.station], announce=announce)
+            self._move(ticket, decision, why)
 
     def _wait(self, ticket: Ticket, line: Line, *, announce: bool = False) -> None:
         ahead, superseded, span = line.wait(ticket, self._clock())
         if announce:
             self._announce(ticket, "accepted", ahead, span)
-        if superseded is not None:
-            self._end(superseded, SUPERSEDED)
+        older = [other.queue.overtaken(ticket) for other in self._lines.values() if other is not line]
+        for each in (superseded, *older):
+            if each is not None:
+                self._end(each, SUPERSEDED)
         self._wake.set()
 
     async def _turn(self) -> None:
@@ -219,25 +233,29 @@ class Dispatcher:
     def _end_what_waits_in_vain(self, line: Line, now: float) -> None:
         for ticket in line.queue.expired(now):
             self._end(ticket, LATE)
-        if line.failure is not None:
-            for ticket in line.clear():
-                self._settle(ticket)
+        for ticket in line.stranded(now):
+            self._settle(ticket, "model")
 
     def _review(self, now: float) -> float | None:
-        """Move what would be late where it waits and in time elsewhere; return when to look again."""
-        if len(self._lines) == 1 or not any(len(line.queue) for line in self._lines.values()):
+        """Move what would be late here and in time in the cloud; return when to look again."""
+        cloud = self._lines.get("cloud")
+        waits = [station for station in LOCAL if station in self._lines and len(self._lines[station].queue)]
+        if cloud is None or not waits:
             return None
         if now >= self._reviewed_at + _REVIEW_S:
             self._reviewed_at = now
-            for station in LOCAL:  # and not back: it would go to and fro
-                for ticket in self._lines[station].late(now) if station in self._lines else ():
-                    self._reconsider(ticket, self._lines[station], now)
+            for station in waits:  # and not back: it would go to and fro
+                for ticket in self._lines[station].late(now):
+                    self._reconsider(ticket, self._lines[station], cloud, now)
         return self._reviewed_at + _REVIEW_S
 
-    def _reconsider(self, ticket: Ticket, line: Line, now: float) -> None:
-        decision = self._decide(ticket.job, _left_s(ticket, now), tried=ticket.tried, bounded=True)
-        if isinstance(decision, Decision) and decision.where == "cloud":
-            line.forget(ticket.job.key)
+    def _reconsider(self, ticket: Ticket, line: Line, cloud: Line, now: float) -> None:
+        left_s = _left_s(ticket, now)
+        there = cloud.place(ticket.job, now, left_s, ahead=True, bounded=True)
+        tried: Tried = (*ticket.tried, ("local", LATE))
+        decision = place(ticket.job, Box({"cloud": there}, self._policy), left_s=left_s, tried=tried)
+        if isinstance(decision, Decision):
+            line.queue.remove(ticket.job.key)
             self._move(ticket, decision, "deadline")
 
     def _move(self, ticket: Ticket, decision: Decision, why: str) -> None:
@@ -268,12 +286,12 @@ class Dispatcher:
         return None
 
     async def _exercise(self, station: Station) -> None:
-        line, job, done = self._lines[station], exercise(station), None
+        line, job, done = self._lines[station], exercise(station, f"{self._clock():.6f}"), None
         try:
             async with aclosing(line.engine.run(job)) as events:
                 async for event in events:
                     done = event if isinstance(event, Done) else None
-        except (JobError, EngineLost) as error:
+        except Exception as error:  # noqa: BLE001  nobody asked for this job: whatever it meets is no reason to end
             _log.info("engine.practice_failed", station=station, error=str(error))
         finally:
             line.practised(job, done, self._clock())
@@ -292,25 +310,32 @@ class Dispatcher:
             restarted=lambda: self._restarted(ticket.job.key, ticket.attempt),
             announce=lambda state: self._announce(ticket, state, 0, None),
             clock=self._clock,
-            patience_s=self._patience_s(ticket, decision),
         )
         line.begin(course, self._clock())
+        patience_s = self._patience_s(ticket, decision)
+        if patience_s is not None:
+            asyncio.get_running_loop().call_later(patience_s, self._lose_patience, course, line)
         _log.debug("job.started", client=ticket.job.client, id=ticket.job.id, attempt=ticket.attempt)
         self._spawn(self._follow(course, line), ticket.job.key)
 
     def _patience_s(self, ticket: Ticket, decision: Decision) -> float | None:
         """Return how long the cloud may keep silent, so that there is time left for this box to do it."""
         left_s = _left_s(ticket, self._clock())
-        if decision.where == "local" or left_s is None:
-            return None
-        silent = JobError(Code.CLOUD_UNAVAILABLE, "it keeps silent")
-        instead = self._decide(ticket.job, left_s, tried=(*ticket.tried, (decision.where, silent)))
-        if isinstance(instead, JobError):
+        instead = self._decide(ticket.job, left_s, tried=(*ticket.tried, ("cloud", SILENT)))
+        if decision.where == "local" or left_s is None or isinstance(instead, JobError):
             return None
         line = self._lines[instead.station]
         ends_s = line.place(ticket.job, self._clock(), None, ahead=True, bounded=False).ends_s
-        patience_s = -1.0 if ends_s is None else left_s - ends_s - _TURN_S
-        return patience_s if patience_s >= _LEAST_PATIENCE_S else None
+        return None if ends_s is None else max(left_s - ends_s - _TURN_S, _LEAST_PATIENCE_S)
+
+    def _lose_patience(self, course: Course, line: Line) -> None:
+        """Give a silent cloud up if this box can still do the job; if it cannot, the cloud is all that is left."""
+        ticket = course.ticket
+        if line.running.get(ticket.job.key) is not course or course.talked:
+            return
+        tried: Tried = (*ticket.tried, ("cloud", SILENT))
+        if isinstance(self._decide(ticket.job, _left_s(ticket, self._clock()), tried=tried, bounded=True), Decision):
+            course.end(SILENT)
 
     async def _follow(self, course: Course, line: Line) -> None:
         job = course.ticket.job
@@ -332,7 +357,7 @@ class Dispatcher:
     async def _fall_back(self, course: Course, error: JobError) -> None:
         """Let a job that failed run elsewhere, or end it. What it has said is void: it begins a new attempt then."""
         where = course.decision.where
-        ticket = course.ticket.moved(where, error, talked=course.talked)
+        ticket = course.ticket.moved(where, error, started=course.started, talked=course.talked)
         decision = self._decide(ticket.job, _left_s(ticket, self._clock()), tried=ticket.tried, bounded=True)
         if isinstance(decision, JobError):
             await self._store(course.ticket, course.final(decision))

@@ -32,8 +32,8 @@ _WORDS = {
     Code.MODEL_UNAVAILABLE: "model",
     Code.UNSUPPORTED: "model",
 }
-# What a forecast does not see; a job that is in time all the same is left where the box would rather not have it.
-_STRAINS = frozenset({"memory", "heat"})
+# What no forecast sees: a job goes elsewhere for these though it would be in time.
+STRAINS = frozenset({"memory", "heat", "model"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +154,7 @@ def _offer(where: Where, job: Job, box: Box, left_s: float | None, failed: JobEr
     if error is not None:
         return _Offer(where, error, station, found)
     foreseen = left_s is not None and found.ends_s is not None
-    return _Offer(where, None, station, found, found.saturated if not foreseen or found.saturated in _STRAINS else None)
+    return _Offer(where, None, station, found, found.saturated if not foreseen or found.saturated in STRAINS else None)
 
 
 def _obstacle(found: Place, job: Job, box: Box, left_s: float | None) -> JobError | None:

@@ -11,15 +11,19 @@ from agent.contract.jobs import Job, Message, PicturePart, Sampling, TextPart
 from agent.placement import Station
 
 # Enough tokens that the time of one is seen beside what each job costs anyway; a model of 7 tokens/s takes 8 s.
-_TEXT = "A sensor in a barn measures the temperature each minute and writes it down. " * 3
+_TEXT = "Measurement {}. A sensor in a barn measures the temperature each minute and writes it down. "
+_TIMES = 3
 _MAX_TOKENS = 16
 _SIDE = 336  # one crop
 
 
-def exercise(station: Station) -> Job:
-    """Return a job for the model of ``station``; nobody is told of its answer."""
+def exercise(station: Station, nonce: str) -> Job:
+    """Return a job for the model of ``station``; nobody is told of its answer.
+
+    It begins with a ``nonce``, so that no cache helps.
+    """
     seen = station == "vision"
-    parts: list[TextPart | PicturePart] = [TextPart(type="text", text=_TEXT)]
+    parts: list[TextPart | PicturePart] = [TextPart(type="text", text=_TEXT.format(nonce) * _TIMES)]
     if seen:
         parts.insert(0, PicturePart(type="picture", index=0, detail="low"))
     return Job(

@@ -44,6 +44,7 @@ class Rates:
                 line.estimator = self._fresh()
                 if name in self._kept:
                     line.estimator.load(self._kept[name])
+            line.estimator.context = health.context
             if health.state == "ready" and health.load_s is not None:
                 line.estimator.loaded(health.load_s)
 

@@ -59,7 +59,8 @@ class Reception:
         for each in unfinished:
             if each.job is None:
                 error = JobError(Code.INTERNAL, "the stored request cannot be read by this version of the agent")
-                await self._outbox.finish(_rejected(Refusal(each.key, Reply(), error)), Reply(), repeatable=True)
+                final = _rejected(Refusal(each.key, Reply(), error), egress=each.egress)
+                await self._outbox.finish(final, Reply(), repeatable=True)
             else:
                 ticket = _ticket(each.job, each.received_at, each.attempt, clocks)
                 self._dispatcher.admit(replace(ticket, egress=each.egress))
@@ -90,7 +91,7 @@ class Reception:
         self._settle(receipt, job.key)
         if receipt is Receipt.NEW:
             self._counters.accepted += 1
-            self._dispatcher.admit(ticket)
+            self._dispatcher.admit(ticket, decision)
         if canceled:
             await self.cancel(job.key)
         return None
@@ -217,11 +218,11 @@ def _refusal(job: Job, error: JobError) -> Refusal:
     return Refusal(job.key, job.reply, error, job.camera, named=job.named)
 
 
-def _rejected(refusal: Refusal) -> Final:
+def _rejected(refusal: Refusal, *, egress: bool = False) -> Final:
     return Final(
         refusal.key,
         Outcome.REJECTED,
-        placement=Placed(reason=refusal.error.word),
+        placement=Placed(reason=refusal.error.word, egress=egress),
         error=refusal.error,
         notice=refusal.reply.notice,
         camera=refusal.camera,

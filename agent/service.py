@@ -5,6 +5,7 @@ import math
 import secrets
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Never
 
@@ -166,8 +167,10 @@ class Service:
                 await self.outbox.flush()
         except TimeoutError:
             _log.warning("service.finals_kept", unsent=self.spool.unsent)
-        await self.rates.keep()
         await self.bus.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FLUSH_S):
+                await self.rates.keep()
         _log.info("service.drained", jobs_kept=left)
 
     def _left(self, key: Key) -> None:
@@ -247,7 +250,8 @@ class Service:
     async def _sense(self) -> Never:
         while True:
             await asyncio.sleep(_SENSE_EVERY_S)
-            self.dispatcher.sense(self._sensors.read())
+            self._signals = await asyncio.to_thread(self._sensors.read)
+            self.dispatcher.sense(self._signals)
 
     async def _keep_rates(self) -> Never:
         while True:

@@ -9,6 +9,7 @@ from pathlib import Path
 from agent.admission import Signals
 
 _ROOT = Path("/")
+_THERMAL = "sys/class/thermal"
 # Governors let go and grip again within seconds while the box stays hot, and a Raspberry Pi's firmware is asked by its
 # kernel every 2 s. What was throttled so lately is throttled.
 _LATELY_S = 10.0
@@ -20,6 +21,13 @@ _THROTTLED_NOW = 0xF
 _SLOWING = ("cpufreq-", "devfreq-", "thermal-cpufreq-", "thermal-devfreq-", "Processor", "intel_powerclamp")
 # NVIDIA's for a Jetson: cpu-throttle-alert, gpu-throttle-alert, soc0-throttle-alert and so on.
 _ALERT = "-throttle-alert"
+# The type of a zone of a Jetson, up to Xavier, that reads 100 degrees whatever it has (NVIDIA's forum, by way of
+# balena-os/balena-jetson#142). As the hottest it would be all that is ever told.
+_NO_SENSOR = "PMIC-Die"
+# Thousandths of a degree between which silicon computes: a kernel ends the box before the upper one. Outside are
+# sensors that are off (-256 degrees) or not wired (125 of a MediaTek tablet's, jxlarrea/kiosk-satellite#654), and what
+# is a zone without being a temperature, as voltages on Qualcomm's RB3 (canonical/checkbox#2311).
+_COLDEST, _HOTTEST = -55_000, 125_000
 
 
 class Sensors:
@@ -74,10 +82,9 @@ def memory_pressure(root: Path = _ROOT) -> float | None:
 def temperature_c(root: Path = _ROOT) -> float | None:
     """Return the hottest thermal zone in degrees Celsius.
 
-    Source: Documentation/ABI/testing/sysfs-class-thermal. A sensor that is off refuses to be read, or says -256.
+    Source: Documentation/ABI/testing/sysfs-class-thermal. A sensor that is off refuses to be read, or says nonsense.
     """
-    found = [_number(zone) for zone in (root / "sys/class/thermal").glob("thermal_zone*/temp")]
-    return max((each / 1000 for each in found if each is not None), default=None)
+    return max(_temperatures(root), default=None)
 
 
 def throttled(root: Path = _ROOT) -> bool | None:
@@ -91,15 +98,22 @@ def throttled(root: Path = _ROOT) -> bool | None:
     return any(told) if told else None
 
 
+def _temperatures(root: Path) -> Iterator[float]:
+    for zone in _found(root / _THERMAL, "thermal_zone*"):
+        told = _number(zone / "temp")
+        if told is not None and _COLDEST < told < _HOTTEST and _text(zone / "type").strip() != _NO_SENSOR:
+            yield told / 1000
+
+
 def _firmware(root: Path) -> Iterator[bool]:
-    for path in (root / "sys/devices/platform").glob("soc*/*:firmware/get_throttled"):
+    for path in _found(root / "sys/devices/platform", "soc*/*:firmware/get_throttled"):
         word = _number(path, 16)
         if word is not None:
             yield bool(word & _THROTTLED_NOW)
 
 
 def _cooling(root: Path) -> Iterator[bool]:
-    for device in (root / "sys/class/thermal").glob("cooling_device*"):
+    for device in _found(root / _THERMAL, "cooling_device*"):
         kind = _text(device / "type").strip()
         if kind.startswith(_SLOWING) or kind.endswith(_ALERT):
             state = _number(device / "cur_state")
@@ -136,9 +150,22 @@ def _number(path: Path, base: int = 10) -> int | None:
     return None
 
 
-def _text(path: Path) -> str:
-    """Read a file of the kernel's; nothing if it is not there, or its sensor cannot be read now."""
+def _found(folder: Path, pattern: str) -> list[Path]:
+    """List files of the kernel's; none if a folder goes while it is looked through, as a driver is unloaded."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        return list(folder.glob(pattern))
     except OSError:
+        return []
+
+
+def _text(path: Path) -> str:
+    """Read a file of the kernel's; nothing if it is not there, or its sensor cannot be read now.
+
+    Not by `Path.read_text`: a zone of a Jetson Orin that is off says EAGAIN (prometheus/procfs#698), which Python's raw
+    file takes for "no data yet" and returns as None; the layers above it then fail with a TypeError.
+    """
+    try:
+        with path.open("rb", buffering=0) as file:
+            return (file.read() or b"").decode("utf-8", "replace")
+    except (OSError, ValueError):  # a name that no file can have is a ValueError
         return ""

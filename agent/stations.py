@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from agent.admission import Queue, Saturation
+from agent.admission import Camera, Queue, Saturation, Starts
 from agent.contract.jobs import Job
 from agent.credentials import secret
 from agent.engines.base import Engine, Remote
@@ -76,11 +76,12 @@ def cloud_engine(settings: Settings, books: "Books", keeps: Callable[[Job], bool
 
 def lines(settings: Settings, engines: Mapping[Station, Engine], cloud: Remote | None) -> dict[Station, Line]:
     """Build the lines for the engines of this box, and for the one elsewhere."""
+    cameras: dict[Camera, Starts] = {}
 
     def parts() -> tuple[Queue, Estimator, Saturation]:
         marks = settings.saturation
         return (
-            Queue(settings.queue.max_jobs, settings.queue.max_jobs_per_client),
+            Queue(settings.queue.max_jobs, settings.queue.max_jobs_per_client, cameras),
             Estimator(settings.limits.max_tokens),
             Saturation(
                 wait_s=marks.wait_s,

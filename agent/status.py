@@ -44,7 +44,7 @@ def info(settings: Settings, healths: Mapping[Station, Health]) -> bytes:
             "version": __version__,
             "state": min((str(model["state"]) for model in models), key=_STATES.index),
             "models": models,
-            "cloud": _endpoint(settings.cloud) if settings.cloud.enabled else None,
+            "cloud": _endpoint(settings.cloud) if "cloud" in healths else None,
             "limits": limits,
             "platform": f"{platform.system()} {platform.machine()}",
         }

@@ -116,7 +116,7 @@ class FakeCloud(FakeEngine):
 
     Attributes:
         refused: why it takes no job now.
-        delay_s: how long it would hold the next request up.
+        held_up_s: how long it would hold every request up.
 
     """
 
@@ -124,7 +124,7 @@ class FakeCloud(FakeEngine):
         super().__init__(slots, words, model)
         self.health = Health("ready", model, "fake")
         self.refused: JobError | None = None
-        self.delay_s = 0.0
+        self.held_up_s = 0.0
 
     def refusal(self, job: Job) -> JobError | None:  # noqa: ARG002  it is the same for all
         """Return what the test has set."""
@@ -133,3 +133,7 @@ class FakeCloud(FakeEngine):
     def model(self, job: Job) -> str:  # noqa: ARG002  likewise
         """Return the name of the one model."""
         return self.health.model
+
+    def delay_s(self, ahead: int) -> float:  # noqa: ARG002  likewise
+        """Return what the test has set."""
+        return self.held_up_s

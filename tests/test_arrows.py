@@ -59,7 +59,8 @@ _ROOMS = {
     "agent.models": "errors settings",
     "agent.course": "admission contract engines.base forecast placement publisher",
     "agent.practice": "contract placement",
-    "agent.line": "admission contract course engines.base forecast placement",
+    "agent.outlook": "admission contract course engines.base forecast",
+    "agent.line": "admission contract course engines.base forecast outlook placement",
     "agent.dispatcher": "admission contract course engines.base forecast line placement practice publisher",
     "agent.rates": "forecast line placement spool",
     "agent.stations": "admission contract credentials engines.base engines.cloud engines.local errors forecast line"

@@ -79,10 +79,12 @@ def test_a_bad_message_is_told_and_the_last_good_one_stands(cameras: Cameras, pa
     "payload",
     [b'{"private": true, "promt": "x"}', b'{"placement": "local_only", "detail": 3}', b'{"private": true, "prom'],
 )
-def test_a_bad_message_that_says_private_keeps_the_pictures_here(cameras: Cameras, payload: bytes) -> None:
+def test_after_a_bad_message_the_pictures_stay_here_until_a_good_one_comes(cameras: Cameras, payload: bytes) -> None:
     assert cameras.tell("porch", payload) is not None
     assert cameras.keeps(job("j", camera="porch"))
     assert asked(cameras) == "Who is it?"
+    assert cameras.tell("porch", b"{}") is None
+    assert not cameras.keeps(job("j", camera="porch"))
 
 
 def test_a_camera_is_kept_by_what_is_told_now_and_others_and_texts_are_not(cameras: Cameras) -> None:

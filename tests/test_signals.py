@@ -1,7 +1,11 @@
 """What Linux tells of the box's state, from a made-up tree of its files; and from this machine's."""
 
+import os
 import time
+from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 
@@ -24,6 +28,10 @@ class Root:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
 
+    def zone(self, number: int, kind: str, told: str) -> None:
+        self.write(f"{THERMAL}/thermal_zone{number}/type", f"{kind}\n")
+        self.write(f"{THERMAL}/thermal_zone{number}/temp", f"{told}\n")
+
     def cooling(self, number: int, kind: str, state: str) -> None:
         self.write(f"{THERMAL}/cooling_device{number}/type", f"{kind}\n")
         self.write(f"{THERMAL}/cooling_device{number}/cur_state", f"{state}\n")
@@ -41,6 +49,35 @@ class Root:
 @pytest.fixture
 def root(tmp_path: Path) -> Root:
     return Root(tmp_path)
+
+
+@pytest.fixture
+def full(root: Root) -> Root:
+    """Make a tree in which everything can be read."""
+    root.memory(300 * MIB)
+    root.write("proc/pressure/memory", "some avg10=12.50 avg60=3.00 avg300=1.00 total=5\n")
+    root.write("proc/self/cgroup", "0::/system.slice/edge-slm.service\n")
+    root.group("system.slice/edge-slm.service", "209715200", 50 * MIB)
+    root.zone(0, "cpu-thermal", "50000")
+    root.cooling(0, "cpufreq-cpu0", "0")
+    root.write(FIRMWARE, "0\n")
+    return root
+
+
+@pytest.fixture
+def silent() -> Iterator[int]:
+    """Yield the descriptor of a file whose reader is told to try again: EAGAIN."""
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    yield reader
+    os.close(reader)
+    os.close(writer)
+
+
+def test_all_is_told_where_all_can_be_read(full: Root) -> None:
+    assert Sensors(full.path).read() == Signals(
+        available_bytes=150 * MIB, memory_pressure=12.5, temperature_c=50.0, throttled=False
+    )
 
 
 def test_a_kernel_that_tells_nothing_is_no_error(root: Root) -> None:
@@ -64,6 +101,40 @@ def test_files_that_make_no_sense_are_no_error(root: Root) -> None:
 def test_what_cannot_be_read_is_no_error(root: Root) -> None:
     (root.path / "proc/meminfo").mkdir(parents=True)
     assert Sensors(root.path).read() == Signals()
+
+
+def test_files_that_say_try_again_are_no_error(full: Root, monkeypatch: pytest.MonkeyPatch, silent: int) -> None:
+    def offline(_path: Path, mode: str = "r", buffering: int = -1, **more: Any) -> Any:
+        return open(silent, mode, buffering, closefd=False, **more)
+
+    monkeypatch.setattr(Path, "open", offline)
+    assert Sensors(full.path).read() == Signals()
+
+
+def test_files_that_fail_under_the_reader_are_no_error(full: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(FileIO):
+        def read(self, _size: int | None = -1, /) -> NoReturn:
+            raise OSError
+
+    monkeypatch.setattr(Path, "open", lambda path, *_, **__: Broken(path))
+    assert Sensors(full.path).read() == Signals()
+
+
+def test_folders_that_go_while_they_are_looked_through_are_no_error(
+    full: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(_folder: Path, _pattern: str) -> Iterator[Path]:
+        yield full.path
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "glob", gone)
+    told = Sensors(full.path).read()
+    assert (told.temperature_c, told.throttled) == (None, None)
+
+
+def test_a_cgroup_whose_name_no_file_can_have_is_no_error(full: Root) -> None:
+    full.write("proc/self/cgroup", "0::/\0\n")
+    assert available_bytes(full.path) == 300 * MIB
 
 
 # Memory
@@ -112,10 +183,32 @@ def test_the_pressure_is_the_share_of_the_last_ten_seconds_in_which_some_task_wa
 
 
 def test_the_temperature_is_the_hottest_sensors_that_can_be_read(root: Root) -> None:
-    for number, text in enumerate(["51687\n", "48500\n", "", "-256000\n"]):
-        root.write(f"{THERMAL}/thermal_zone{number}/temp", text)
+    for number, told in enumerate(["51687", "48500", ""]):
+        root.zone(number, "cpu-thermal", told)
     (root.path / THERMAL / "thermal_zone9/temp").mkdir(parents=True)  # reading it is an error
     assert temperature_c(root.path) == 51.687
+
+
+def test_a_zone_that_does_not_tell_its_type_counts(root: Root) -> None:
+    root.write(f"{THERMAL}/thermal_zone0/temp", "51687\n")
+    assert temperature_c(root.path) == 51.687
+
+
+def test_the_zone_of_a_jetson_that_always_says_100_does_not_count(root: Root) -> None:
+    for number, (kind, told) in enumerate({"CPU-therm": "34000", "PMIC-Die": "100000", "AO-therm": "41500"}.items()):
+        root.zone(number, kind, told)
+    assert temperature_c(root.path) == 41.5
+
+
+def test_a_sensor_that_really_has_100_degrees_counts(root: Root) -> None:
+    root.zone(0, "CPU-therm", "100000")
+    assert temperature_c(root.path) == 100.0
+
+
+@pytest.mark.parametrize("told", ["-256000", "-274000", "125000", "3900000", "9" * 400, "9" * 5000])
+def test_what_no_box_in_use_can_have_is_no_temperature(root: Root, told: str) -> None:
+    root.zone(0, "gpu-thermal", told)
+    assert temperature_c(root.path) is None
 
 
 @pytest.mark.parametrize(
@@ -189,16 +282,13 @@ def test_a_box_that_was_not_throttled_since_the_agents_start_is_not(root: Root) 
 
 
 def test_everything_is_read_within_two_milliseconds_though_there_are_as_many_sensors_as_a_jetson_has(
-    root: Root,
+    full: Root,
 ) -> None:
-    root.memory(300 * MIB)
-    root.write("proc/self/cgroup", "0::/system.slice/edge-slm.service\n")
-    root.group("system.slice/edge-slm.service", "209715200", 50 * MIB)
     for number in range(10):
-        root.write(f"{THERMAL}/thermal_zone{number}/temp", "50000\n")
+        full.zone(number, "cpu-thermal", "50000")
     for number in range(24):
-        root.cooling(number, f"cpufreq-cpu{number}" if number < 16 else "soc0-throttle-alert", "0")
-    sensors, took = Sensors(root.path), []
+        full.cooling(number, f"cpufreq-cpu{number}" if number < 16 else "soc0-throttle-alert", "0")
+    sensors, took = Sensors(full.path), []
     for _ in range(20):
         began = time.perf_counter()
         sensors.read()

@@ -12,6 +12,7 @@ go elsewhere.
 
 from agent.admission.queue import Pushed, Queue
 from agent.admission.saturation import Saturation, Signals
-from agent.admission.ticket import Ticket, camera_of
+from agent.admission.ticket import Camera, Ticket, camera_of
+from agent.admission.turns import Starts
 
-__all__ = ["Pushed", "Queue", "Saturation", "Signals", "Ticket", "camera_of"]
+__all__ = ["Camera", "Pushed", "Queue", "Saturation", "Signals", "Starts", "Ticket", "camera_of"]

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from agent.admission.order import Order
 from agent.admission.ticket import Camera, Ticket, camera_of
-from agent.admission.turns import Lane, Turns, Waiting
+from agent.admission.turns import Lane, Starts, Turns, Waiting
 from agent.contract.errors import Code, JobError
 from agent.contract.jobs import Job, Key, Priority
 
@@ -42,10 +42,13 @@ class Queue:
     Args:
         max_jobs: how many may wait; recovered jobs are let in beyond it, since they were promised an answer.
         max_jobs_per_client: how many of them may be one client's; by default three quarters.
+        cameras: when each had its turn, shared by queues whose jobs are the same cameras'.
 
     """
 
-    def __init__(self, max_jobs: int, max_jobs_per_client: int | None = None) -> None:
+    def __init__(
+        self, max_jobs: int, max_jobs_per_client: int | None = None, cameras: "dict[Camera, Starts] | None" = None
+    ) -> None:
         self.max_jobs = max_jobs
         self._max_jobs_per_client = max_jobs_per_client or _most_of(max_jobs)
         self._waiting: dict[Key, Waiting] = {}
@@ -54,7 +57,7 @@ class Queue:
         self._bytes = 0
         self._pictures = 0
         self._by_client: Counter[str] = Counter()
-        self._turns = Turns()
+        self._turns = Turns(cameras)
         self._suspects: dict[Key, Waiting] = {}
         self._lanes = {priority: Lane(priority, self._turns) for priority in _PRIORITIES}
         # Of each camera the one frame that waits.
@@ -117,8 +120,14 @@ class Queue:
         self._count(job, -1)
 
     def push(self, ticket: Ticket) -> Pushed:
-        """Let a job wait, a frame in the place of the camera's older one; a suspect keeps out of that."""
+        """Let a job wait, a frame in the place of the camera's older one; a suspect keeps out of that.
+
+        A frame that comes back from elsewhere may be the older one itself: it is superseded then, and does not wait.
+        """
         job = ticket.job
+        newer = None if ticket.deaths else self._older(job)
+        if newer is not None and newer.ticket.received_at > ticket.received_at:
+            return Pushed(0, ticket)
         each = Waiting(ticket, ticket.received_at, job.priority)
         self._waiting[job.key] = each
         self._count(job, 1)
@@ -138,6 +147,14 @@ class Queue:
         if job.frame is not None:
             self._frames[camera_of(job)] = each
         return Pushed(self._ahead_of(each), None if older is None else older.ticket)
+
+    def overtaken(self, ticket: Ticket) -> Ticket | None:
+        """Take out a frame that waits here and is older than this one of its camera, which waits elsewhere."""
+        older = self._older(ticket.job)
+        if older is None or older.ticket.received_at >= ticket.received_at:
+            return None
+        self._take(older)
+        return older.ticket
 
     def first(self, limit: int, now: float) -> list[Ticket]:
         """Tell which ``limit`` jobs start next, in order, leaving them here.

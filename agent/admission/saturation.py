@@ -11,8 +11,10 @@ _FULL, _ROOMY = 0.75, 0.5
 # The low marks, as shares of the high ones. A wait halves when a few jobs have ended, and is foretold anew with each:
 # predictions were wanted within 40 % in 9 of 10 cases, so half of the mark is no error.
 _WAIT = 0.5
-# A KV cache that is given back moves it by tens of MB, and half of the default mark is 128.
-_MEMORY = 1.5
+# 32 MiB above the default mark, and no more: where a box rests between the two, one dip would send its jobs away for
+# good. It may rest anywhere above the high one, since a worker keeps idle caches until a job wants their room, and
+# leaves just the default mark free beside them; with 1 GB it does rest near it.
+_MEMORY = 1.125
 # The kernel's average over 10 s falls by half in 7 s without pressure.
 _PRESSURE = 0.5
 # Governors let go a few degrees below where they gripped; the kernel's own trip points have 2 to 5 of hysteresis.

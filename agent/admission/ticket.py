@@ -28,6 +28,8 @@ class Ticket:
         stored: whether it is on disk; a frame that was published at QoS 0 was promised nothing and is not.
         tried: the places that could not answer it, in that order, and how they failed.
         egress: whether a byte of it has left the box.
+        started: whether an engine has taken it up, in whatever attempt.
+        until: by when it is to end, on the same clock, whatever starts beside it; None if nothing was promised.
 
     """
 
@@ -40,12 +42,14 @@ class Ticket:
     stored: bool = True
     tried: tuple[tuple[Literal["local", "cloud"], JobError], ...] = ()
     egress: bool = False
+    started: bool = False
+    until: float | None = None
 
     def again(self) -> "Ticket":
         """Return the ticket for the run after one that the engine did not survive."""
         return replace(self, attempt=self.attempt + 1, restarts=self.restarts + 1, deaths=self.deaths + 1)
 
-    def moved(self, where: Literal["local", "cloud"], error: JobError, *, talked: bool) -> "Ticket":
+    def moved(self, where: Literal["local", "cloud"], error: JobError, *, started: bool, talked: bool) -> "Ticket":
         """Return the ticket for a run elsewhere after one that failed; once it has ``talked``, in a new attempt."""
         more = int(talked)
         return replace(
@@ -53,5 +57,6 @@ class Ticket:
             attempt=self.attempt + more,
             restarts=self.restarts + more,
             deaths=0,
+            started=self.started or started,
             tried=(*self.tried, (where, error)),
         )

@@ -39,23 +39,23 @@ class Waiting:
         return self.ticket.job
 
 
-class _Starts(NamedTuple):
+class Starts(NamedTuple):
     """When the last job of a camera or a client started, and when its last raw frame did."""
 
     at: float
     frame_at: float
 
 
-_NEVER = _Starts(-math.inf, -math.inf)
+_NEVER = Starts(-math.inf, -math.inf)
 
 
 class Turns:
     """What was started: how many texts in a row in each priority, and when each camera and client had its turn."""
 
-    def __init__(self) -> None:
+    def __init__(self, cameras: dict[Camera, Starts] | None = None) -> None:
         self._texts: Counter[Priority] = Counter()
-        self._cameras: dict[Camera, _Starts] = {}
-        self._clients: dict[Camera, _Starts] = {}
+        self._cameras = {} if cameras is None else cameras
+        self._clients: dict[Camera, Starts] = {}
 
     def took(self, job: Job, priority: Priority, now: float) -> None:
         """Take note that ``job`` starts, at the priority that it has come to."""
@@ -64,7 +64,7 @@ class Turns:
         starts, who = self._starts(camera_of(job)), camera_of(job)
         before = starts.pop(who, _NEVER)
         # Put back at the end: the first is always the one whose turn was longest ago.
-        starts[who] = _Starts(now, before.frame_at if job.frame is None else now)
+        starts[who] = Starts(now, before.frame_at if job.frame is None else now)
         if len(starts) > _MAX_REMEMBERED:
             del starts[next(iter(starts))]
 
@@ -83,7 +83,7 @@ class Turns:
             return -math.inf
         return self._cameras.get(camera_of(job), _NEVER).frame_at + job.frame.min_interval_s
 
-    def _starts(self, who: Camera) -> dict[Camera, _Starts]:
+    def _starts(self, who: Camera) -> dict[Camera, Starts]:
         return self._clients if who[1] is None else self._cameras
 
 

@@ -127,9 +127,8 @@ class Engine(Protocol):
 class Remote(Engine, Protocol):
     """An engine elsewhere, which may have reasons of its own not to take a job now."""
 
-    @property
-    def delay_s(self) -> float:
-        """How long the next request would be held up before it is sent, in seconds."""
+    def delay_s(self, ahead: int) -> float:
+        """Tell how long a request with so many ``ahead`` of it would be held up before it is sent, in seconds."""
 
     def refusal(self, job: Job) -> JobError | None:
         """Tell why it cannot take this job now, or ever. It is asked at every decision, and does no I/O."""

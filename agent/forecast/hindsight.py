@@ -12,8 +12,8 @@ _ASSUMED = [1.15] * 10
 # A box that needs more is so busy with something else that its past says nothing of its future. With deadlines of three
 # times what a job takes, a factor of three refused every job, and so there was none that could have shown it wrong.
 _MOST = 1.5
-# A ratio beyond this, either way, says no more than this.
-_BOUND = 100.0
+# A ratio beyond these says no more than they do.
+LEAST, MOST = 0.01, 100.0
 
 
 class Error(NamedTuple):
@@ -54,7 +54,7 @@ class Hindsight:
     def ended(self, predicted_s: float, real_s: float) -> None:
         """Take note of a job that ended after ``real_s`` seconds."""
         if predicted_s > 0 and real_s > 0:
-            self._seen.append(min(max(real_s / predicted_s, 1 / _BOUND), _BOUND))
+            self._seen.append(min(max(real_s / predicted_s, LEAST), MOST))
 
 
 def _quantile(values: Sequence[float], share: float) -> float:

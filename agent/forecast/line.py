@@ -54,7 +54,7 @@ class Line:
         """Learn from a measurement; what cannot be one is left out."""
         x = list(map(mul, x, self._scales))
         size = math.hypot(*x)
-        if not (_LEAST < size < _MOST and _LEAST < y < _MOST):
+        if not (_measurable(size) and _measurable(y)):
             return
         if not self.known:
             self._open(10 * y / size)
@@ -79,6 +79,22 @@ class Line:
         for at, row in enumerate(self._variance):
             row[at] += (_DRIFT * max(self._mean)) ** 2
 
+    def scale(self, x: Sequence[float], y: float, most: float) -> None:
+        """Learn from a measurement, if all have become larger or smaller together, by ``most`` times at the most.
+
+        What the coefficients are to each other stays, and how well each is known. `saw` would take many measurements at
+        the same x for all there is, and forget what other x have shown.
+        """
+        if not self.known:
+            self.saw(x, y)
+        expected = self.at(x)
+        if not (_measurable(expected) and _measurable(y)):
+            return
+        factor = min(max(y / expected, 1 / most), most)
+        self._mean = [factor * each for each in self._mean]
+        self._variance = [[factor**2 * each for each in row] for row in self._variance]
+        self._odd = 0
+
     def _gains(self, x: Sequence[float], noise: float) -> tuple[list[float], float]:
         """Return how each coefficient follows an error at ``x``, and the variance that the error has there."""
         gains = [_dot(row, x) for row in self._variance]
@@ -99,6 +115,10 @@ class Line:
         """Let every coefficient be known as badly as this, and by itself."""
         size = len(self._mean)
         self._variance = [[deviation**2 if row == column else 0.0 for column in range(size)] for row in range(size)]
+
+
+def _measurable(value: float) -> bool:
+    return _LEAST < value < _MOST
 
 
 def _dot(one: Iterable[float], other: Iterable[float]) -> float:

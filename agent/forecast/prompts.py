@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from agent.contract.events import Usage
-from agent.contract.jobs import Detail, Job, PicturePart
+from agent.contract.jobs import Detail, Job
 from agent.forecast.line import Line
 
 # The template's own tokens, each turn's, and each byte's. Bytes say more than characters: where a token has fewer
@@ -13,8 +13,6 @@ _SCALES = (20.0, 5.0, 0.25)
 _START = (0.0, 5.0, 0.25)
 # Of a picture until some were seen: Phi-3.5-vision's tokens for the crops of a square one.
 _PICTURE: dict[Detail, float] = {"low": 313.0, "auto": 757.0, "high": 2509.0}
-# Characters by which a text is judged: a megabyte of Chinese takes a millisecond, and a queue is full of jobs.
-_BEGINNING = 4096
 # A new picture counts so much: those of other cameras may have another shape.
 _NEW = 0.3
 
@@ -52,33 +50,14 @@ class Prompts:
 
     def of(self, job: Job) -> Tokens:
         """Predict a job's tokens, as if none were cached."""
-        image = sum(self.pictures[detail] for detail in _details(job))
-        return Tokens(self._text.at(_sizes(job)) + image, image)
+        image = sum(self.pictures[detail] for detail in job.details)
+        return Tokens(self._text.at((1.0, *job.text_size)) + image, image)
 
     def counted(self, job: Job, usage: Usage) -> None:
         """Learn from what the model has counted."""
-        details = _details(job)
+        details = job.details
         if len(set(details)) == 1 and usage.image_tokens:
             each = usage.image_tokens / len(details)
             self.pictures[details[0]] += _NEW * (each - self.pictures[details[0]])
         if usage.image_tokens or not details:  # an endpoint elsewhere does not say which tokens are its pictures'
-            self._text.saw(_sizes(job), usage.prompt_tokens - usage.image_tokens)
-
-
-def _sizes(job: Job) -> tuple[float, float, float]:
-    return 1.0, len(job.messages), sum(_bytes(message.text) for message in job.messages)
-
-
-def _bytes(text: str) -> float:
-    """Return how many bytes a text has; of a long one that is not ASCII, which Python knows at once, about."""
-    if text.isascii():
-        return len(text)
-    beginning = text[:_BEGINNING]
-    return len(text) * len(beginning.encode("utf-8", "replace")) / len(beginning)
-
-
-def _details(job: Job) -> list[Detail]:
-    if not job.pictures:
-        return []
-    parts = [part for message in job.messages if not isinstance(message.content, str) for part in message.content]
-    return [part.detail for part in parts if isinstance(part, PicturePart)]
+            self._text.saw((1.0, *job.text_size), usage.prompt_tokens - usage.image_tokens)

@@ -39,7 +39,10 @@ async def serving(app: "StandIn") -> AsyncIterator[str]:
     )
     config.load()
     state = ServerState()
-    listening = socket.create_server(("127.0.0.1", 0))
+    # asyncio turns Nagle's algorithm off on sockets that say they are TCP, and `socket.create_server` does not say so:
+    # a first word would wait 40 ms for the client's delayed acknowledgement of the head.
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listening.bind(("127.0.0.1", 0))
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: _Cuttable(config, state, {}), sock=listening)
     try:

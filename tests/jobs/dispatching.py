@@ -87,7 +87,8 @@ class Box:
 
     def admit(self, name: str, *, deadline_s: float | None = None, **fields: Any) -> Key:
         now = asyncio.get_running_loop().time()
-        self.dispatcher.admit(Ticket(job(name, **fields), now, None if deadline_s is None else now + deadline_s))
+        deadline = None if deadline_s is None else now + deadline_s
+        self.dispatcher.admit(Ticket(job(name, deadline_s=deadline_s, **fields), now, deadline))
         return Key("c", name)
 
     async def final(self, name: str) -> Final:

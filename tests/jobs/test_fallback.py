@@ -1,5 +1,6 @@
 """A job that fails in one place goes to the other, once, and never with words of both."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -8,10 +9,10 @@ from agent import line
 from agent.admission import Signals
 from agent.contract.errors import Code, JobError
 from agent.contract.events import Outcome, Usage
-from agent.contract.jobs import Key, Sampling
+from agent.contract.jobs import Frame, Key, Sampling
 from agent.engines.base import Cost, Health
 from agent.placement import Decision
-from agent.testing import Attempt, FakeCloud
+from agent.testing import Attempt, FakeCloud, FakeEngine
 from tests.jobs.dispatching import Box, running
 from tests.jobs.tickets import job
 from tests.waiting import eventually
@@ -276,3 +277,111 @@ async def test_a_box_that_refuses_nothing_does_not_practise(monkeypatch: pytest.
         box.dispatcher._wake.set()
         await box.engine.attempt(box.admit("j2", deadline_s=60.0))
         assert [key.client for key in box.engine.attempts] == ["c", "c"]
+
+
+async def test_what_waits_for_an_endpoint_that_is_not_ready_goes_elsewhere() -> None:
+    async with running(slots=1, cloud=FakeCloud(slots=1), policy="prefer_cloud") as box:
+        await box.cloud.attempt(box.admit("a"))
+        key = box.admit("b")
+        box.cloud.refused = JobError(Code.CLOUD_UNAVAILABLE, "the endpoint is not ready", 30.0, reason="not_ready")
+        box.cloud.become(Health("loading", "fake-cloud", detail="the endpoint is not ready"))
+        answer(await box.engine.attempt(key), "Hi")
+        await box.final("b")
+        assert where(box, "b") == ("local", "fallback")
+
+
+async def test_a_load_that_takes_longer_than_ever_is_not_believed_to_be_over() -> None:
+    async with running(health=Health("loading", "fake"), cloud=FakeCloud()) as box:
+        teach(box, 0.1)
+        box.lines["text"].estimator.loaded(0.05)
+        box.dispatcher.sense(Signals())
+        key = box.admit("j1", deadline_s=1.0)
+        await box.cloud.attempt(key)
+
+
+async def test_what_has_a_deadline_does_not_wait_for_a_load_of_which_nothing_is_known() -> None:
+    async with running(health=Health("loading", "fake"), cloud=FakeCloud()) as box:
+        patient = box.admit("patient")
+        await box.cloud.attempt(box.admit("urgent", deadline_s=5.0))
+        assert patient not in box.cloud.attempts
+
+
+async def test_a_box_that_misses_its_deadlines_learns_that_it_is_slow() -> None:
+    async with running(slots=1, cloud=FakeCloud()) as box:
+        teach(box, 0.02)
+        for number in range(1, 30):
+            key = box.admit(f"j{number}", deadline_s=0.05)
+            await eventually(lambda: key in box.engine.attempts or key in box.cloud.attempts)  # noqa: B023
+            if key in box.cloud.attempts:
+                break
+            (await box.engine.attempt(key)).start()
+            await box.final(f"j{number}")
+        assert 1 < number < 20
+
+
+async def test_a_frame_that_comes_back_from_the_cloud_makes_way_for_a_newer_one() -> None:
+    vision = FakeEngine(1, model="fake-vision")
+    async with running(vision=vision, cloud=FakeCloud(), policy="prefer_cloud") as box:
+        frame = {"camera": "porch", "pictures": (b"x",), "frame": Frame()}
+        await box.vision.attempt(box.admit("busy", camera="gate", pictures=(b"x",), placement="local_only"))
+        old = await box.cloud.attempt(box.admit("old", **frame))
+        box.admit("new", **frame, placement="local_only")
+        old.fail(DOWN)
+        final = await box.final("old")
+        assert final.error is not None
+        assert final.error.code is Code.SUPERSEDED
+
+
+async def test_a_frame_supersedes_the_older_one_wherever_that_waits() -> None:
+    vision = FakeEngine(1, model="fake-vision")
+    async with running(vision=vision, cloud=FakeCloud(slots=1), policy="prefer_cloud") as box:
+        frame = {"camera": "porch", "pictures": (b"x",), "frame": Frame()}
+        await box.vision.attempt(box.admit("busy", camera="gate", pictures=(b"x",), placement="local_only"))
+        box.admit("old", **frame, placement="local_only")
+        await box.cloud.attempt(box.admit("new", **frame))
+        final = await box.final("old")
+        assert final.error is not None
+        assert final.error.code is Code.SUPERSEDED
+
+
+async def test_a_silent_cloud_is_not_given_up_for_a_box_that_would_be_late() -> None:
+    async with running(slots=1, cloud=FakeCloud(), policy="prefer_cloud") as box:
+        teach(box, 0.5)
+        key = box.admit("j1", deadline_s=2.5)
+        silent = await box.cloud.attempt(key)
+        for name in ("a", "b", "c", "d"):
+            box.admit(name, placement="local_only", deadline_s=60.0)
+        await asyncio.sleep(2.0)
+        answer(silent, "Hello")
+        await box.final("j1")
+        assert where(box, "j1") == ("cloud", "preferred")
+
+
+async def test_what_had_started_and_was_then_refused_elsewhere_has_failed() -> None:
+    async with running(cloud=FakeCloud()) as box:
+        key = box.admit("j1")
+        attempt = await box.engine.attempt(key)
+        attempt.start()
+        attempt.fail(BROKE)
+        (await box.cloud.attempt(key)).fail(DOWN)
+        assert (await box.final("j1")).outcome is Outcome.FAILED
+
+
+async def test_jobs_on_their_way_to_disk_are_counted_against_those_that_come() -> None:
+    async with running(slots=1) as box:
+        teach(box, 1.0)
+        decisions = []
+        for number in range(4):
+            decision = box.dispatcher.decide(job(f"j{number}", deadline_s=2.5), 2.5)
+            decisions.append(isinstance(decision, Decision))
+            if isinstance(decision, Decision):
+                box.dispatcher.hold(job(f"j{number}", deadline_s=2.5), decision)
+        assert decisions == [True, True, False, False]
+
+
+async def test_an_endpoint_that_was_slow_once_is_asked_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line, "_STALE_S", 0.0)
+    async with running(cloud=FakeCloud(), policy="cloud_only") as box:
+        teach(box, 100.0, "cloud")
+        box.lines["cloud"]._learned_at = 0.0
+        assert isinstance(box.dispatcher.decide(job("j1"), 5.0), Decision)

@@ -31,13 +31,13 @@ def test_jobs_beyond_those_that_are_looked_at_count_as_more_like_them() -> None:
     assert (round(span.begins_s), round(span.ends_s)) == (80, 81)
 
 
-def test_a_model_that_loads_is_waited_for_as_long_as_it_took_the_last_time() -> None:
+def test_a_model_that_loads_is_foretold_to_take_as_long_as_the_last_time_and_what_is_overdue_as_long_again() -> None:
     engine = FakeEngine()
     found = taught(engine)
     found.estimator.loaded(8.0)
     engine.health = Health("loading", "fake")
     spans = [found.span(job("j"), now) for now in (100.0, 105.0, 120.0)]
-    assert [each and round(each.begins_s) for each in spans] == [8, 3, 0]
+    assert [each and round(each.begins_s) for each in spans] == [8, 3, 20]
 
 
 def test_nothing_is_foretold_of_a_model_that_does_not_load() -> None:
@@ -52,7 +52,7 @@ def test_nothing_is_foretold_of_a_model_that_does_not_load() -> None:
 def test_jobs_in_the_cloud_do_not_wait_for_each_other_but_for_the_limit_of_requests() -> None:
     cloud = FakeCloud(slots=4)
     found = taught(cloud)
-    cloud.delay_s = 2.0
+    cloud.held_up_s = 2.0
     for name in ("a", "b"):
         found.wait(Ticket(job(name), 0.0), 0.0)
     span = found.span(job("c"), 0.0)
@@ -81,5 +81,5 @@ async def test_a_line_counts_for_how_long_it_was_busy() -> None:
 
 @pytest.mark.parametrize(("station", "pictures"), [("text", 0), ("vision", 1)])
 def test_an_engine_practises_on_what_it_is_for(station: str, pictures: int) -> None:
-    made = exercise(station)  # type: ignore[arg-type]
+    made = exercise(station, "1")  # type: ignore[arg-type]
     assert (len(made.pictures), made.private) == (pictures, True)

@@ -223,6 +223,17 @@ def test_what_can_be_in_time_nowhere_is_refused_with_how_long_it_would_take() ->
     assert refused.message.startswith("here: the job would take up to 9.5 s, and its deadline is in 4.0 s")
 
 
+@pytest.mark.parametrize(("likely_s", "left_s"), [(None, 4.0), (4.5, 4.0)])
+def test_what_is_late_and_not_only_out_of_caution_is_refused(likely_s: float | None, left_s: float) -> None:
+    assert refusal(box(text=Place("m", ends_s=5.0, likely_s=likely_s), cloud=None), left_s).code is Code.DEADLINE
+
+
+def test_an_idle_place_tries_what_only_caution_would_refuse_if_no_other_can() -> None:
+    idle = Place("m", ends_s=5.0, likely_s=3.9)
+    assert way(box(text=idle, cloud=None), 4.0) == ("local", "preferred")
+    assert way(box(text=idle), 4.0) == ("cloud", "deadline")
+
+
 def test_nothing_is_refused_for_a_deadline_while_nothing_is_foreseen() -> None:
     assert way(box(), 0.001) == ("local", "preferred")
 
@@ -261,6 +272,7 @@ _places = st.builds(
     st.just("m"),
     _refusals,
     st.none() | st.floats(0, 100),
+    st.none(),
     st.sampled_from([None, "queue", "wait", "memory", "heat"]),
 )
 _policies = st.sampled_from(["prefer_local", "local_only", "prefer_cloud", "cloud_only"])

@@ -16,7 +16,7 @@ WELL = Signals(wait_s=0.0, available_bytes=999 * MIB, memory_pressure=0.0, tempe
 MARKS: dict[str, tuple[str, Any, Any, Any]] = {
     "wait_s": ("wait", 15.0, 20.0, 30.0),
     "full": ("queue", 0.5, 0.6, 0.75),
-    "available_bytes": ("memory", 384 * MIB, 300 * MIB, 256 * MIB),
+    "available_bytes": ("memory", 288 * MIB, 270 * MIB, 256 * MIB),
     "memory_pressure": ("memory", 10.0, 15.0, 20.0),
     "temperature_c": ("heat", 80.0, 83.0, 85.0),
 }

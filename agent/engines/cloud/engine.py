@@ -117,10 +117,9 @@ class CloudEngine:
         """How the endpoint is, as far as it is known without asking."""
         return self._readiness.health
 
-    @property
-    def delay_s(self) -> float:
-        """How long the limit of requests in a minute would hold the next one up, in seconds."""
-        return self._gate.delay_s
+    def delay_s(self, ahead: int) -> float:
+        """Tell how long the limit of requests in a minute would hold up one with so many ``ahead``, in seconds."""
+        return self._gate.delay_s(ahead)
 
     async def changed(self) -> Health:
         """Wait for the next change of state, and return the health after it."""

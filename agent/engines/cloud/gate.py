@@ -59,10 +59,9 @@ class Gate:
     def __repr__(self) -> str:
         return f"<Gate {self._breaker!r} {self._limiter!r}>"
 
-    @property
-    def delay_s(self) -> float:
-        """How long the limit of requests in a minute would hold the next one up, in seconds."""
-        return self._limiter.delay_s(self._clock())
+    def delay_s(self, ahead: int = 0) -> float:
+        """Tell how long the limit of requests in a minute would hold up one with so many ``ahead``, in seconds."""
+        return self._limiter.delay_s(self._clock(), ahead)
 
     def model(self, job: Job) -> str | None:
         """Return the endpoint's name for the model that would answer, if there is one for this job.
@@ -83,7 +82,7 @@ class Gate:
         if self._endpoint.needs_key and not self._has_key:
             return JobError(Code.CLOUD_UNAVAILABLE, _NO_KEY, retryable=False, reason="key")
         refused = request.refusal(job, self._endpoint.preset) or self._books.refusal(job) or self._shut(model)
-        if refused is None and job.deadline_s is not None and self.delay_s > job.deadline_s:
+        if refused is None and job.deadline_s is not None and self.delay_s() > job.deadline_s:
             return self._held_up()
         return refused
 
@@ -100,7 +99,7 @@ class Gate:
             JobError: there is none until then.
 
         """
-        if self.delay_s > until - self._clock():
+        if self.delay_s() > until - self._clock():
             raise self._held_up()
         async with self._turn:
             while delay_s := self._limiter.take(self._clock()):
@@ -149,7 +148,7 @@ class Gate:
         return JobError(Code.CLOUD_UNAVAILABLE, shut.sentence, shut.until_s - now, reason="breaker")
 
     def _held_up(self) -> JobError:
-        return JobError(Code.CLOUD_UNAVAILABLE, _HELD_UP, self.delay_s, reason="rate_limit")
+        return JobError(Code.CLOUD_UNAVAILABLE, _HELD_UP, self.delay_s(), reason="rate_limit")
 
     def _tell(self, changes: list[Change]) -> None:
         for change in changes:

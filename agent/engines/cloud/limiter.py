@@ -27,11 +27,20 @@ class Limiter:
     def __repr__(self) -> str:
         return f"<Limiter {len(self._sent)} of {self._per_minute} sent in the last minute>"
 
-    def delay_s(self, now: float) -> float:
-        """Return how long the limit would hold a request up, in seconds; ``now`` is the monotonic clock."""
+    def delay_s(self, now: float, ahead: int = 0) -> float:
+        """Return how long the limit would hold a request up that has so many ``ahead`` of it, in seconds.
+
+        ``now`` is the monotonic clock.
+        """
         while self._sent and self._sent[0] + _WINDOW_S <= now:
             self._sent.popleft()
-        return self._sent[0] + _WINDOW_S - now if len(self._sent) >= self._per_minute else 0.0
+        # Each goes a window after the one that has its place now; those ahead take the places that are free, and then
+        # those that come free.
+        windows, place = divmod(len(self._sent) + ahead - self._per_minute, self._per_minute)
+        if windows < 0:
+            return 0.0
+        before = self._sent[place] if place < len(self._sent) else now
+        return before + (windows + 1) * _WINDOW_S - now
 
     def take(self, now: float) -> float:
         """Take a place and return 0.0; where there is none, return after how many seconds to ask again."""
