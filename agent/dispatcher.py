@@ -3,30 +3,30 @@
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Literal
 
 import structlog
 
 from agent.admission import Signals, Ticket
+from agent.chooser import SILENT, Chooser
 from agent.contract import events
 from agent.contract.errors import Code, JobError
 from agent.contract.events import Final
 from agent.contract.jobs import Job, Key, Policy
 from agent.contract.topics import Topics
 from agent.course import LATE, Again, Course, Failed, ended_unstarted
-from agent.engines.base import Done, Engine
+from agent.engines.base import Engine
 from agent.forecast import Span
 from agent.line import Line, Load
-from agent.placement import LOCAL, Box, Decision, Station, Tried, place
-from agent.practice import exercise
+from agent.placement import LOCAL, Decision, Station
+from agent.practice import Practice
 from agent.publisher import Send, Stream, addressed
 
 _log = structlog.get_logger(__name__)
 
 CANCELED = JobError(Code.CANCELED, "the job was canceled by its client")
-SILENT = JobError(Code.CLOUD_UNAVAILABLE, "its first word did not come in time", reason="timeout")
 SUPERSEDED = JobError(Code.SUPERSEDED, "a newer frame of the camera came while this one waited")
 
 
@@ -35,10 +35,6 @@ SUPERSEDED = JobError(Code.SUPERSEDED, "a newer frame of the camera came while t
 _REVIEW_S = 0.25
 # What a job that is let go may still have to write, on a disk that works.
 _LET_GO_S = 2.0
-# The cloud is not given up sooner, though this box will be too late then: most first words take less.
-_LEAST_PATIENCE_S = 1.0
-# What it takes to give a place up and start in the other, at the most; and predictions move a little meanwhile.
-_TURN_S = 0.25
 
 
 class Dispatcher:
@@ -69,7 +65,8 @@ class Dispatcher:
         clock: Callable[[], float],
     ) -> None:
         self._lines = dict(lines)
-        self._policy = policy
+        self._chooser = Chooser(lines, policy, clock)
+        self._practice = Practice(lines, self._spawn, clock)
         self._finish = finish
         self._restarted = restarted
         self._topics = topics
@@ -82,7 +79,6 @@ class Dispatcher:
         self._wake = asyncio.Event()
         self._draining = False
         self._reviewed_at = -math.inf
-        self._practices: dict[Station, asyncio.Task[None]] = {}
 
     def __repr__(self) -> str:
         return f"<Dispatcher {self._lines!r} draining={self._draining}>"
@@ -107,7 +103,7 @@ class Dispatcher:
 
     def decide(self, job: Job, left_s: float | None) -> Decision | JobError:
         """Decide where ``job``, which has come now, would run, ``left_s`` before its deadline."""
-        return self._decide(job, left_s, bounded=True)
+        return self._chooser.choose(job, left_s, bounded=True)
 
     def hold(self, job: Job, decision: Decision) -> None:
         """Hold a place in line for a job on its way to disk; there is one, or it would not have been decided so."""
@@ -126,7 +122,7 @@ class Dispatcher:
                 let in beyond the bounds, or ended at once: things have changed.
 
         """
-        decided = decision or self._decide(ticket.job, _left_s(ticket, self._clock()))
+        decided = decision or self._chooser.place(ticket)
         if isinstance(decided, JobError):
             self._end(ticket, decided)
         else:
@@ -157,8 +153,7 @@ class Dispatcher:
     async def drain(self, seconds: float) -> int:
         """Start nothing more, let running jobs finish; return how many had not and stay in the spool."""
         self._draining = True
-        for practice in self._practices.values():
-            practice.cancel()
+        self._practice.stop()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
         kept = sum(len(line.running) + len(line.queue) for line in self._lines.values())
@@ -173,29 +168,9 @@ class Dispatcher:
         """Whether a job is here: waiting, running, or with its final on the way to disk."""
         return key in self._storing or any(key in line.running or key in line.queue for line in self._lines.values())
 
-    def _decide(
-        self, job: Job, left_s: float | None, *, tried: Tried = (), bounded: bool = False, head_of: Line | None = None
-    ) -> Decision | JobError:
-        """Decide where a job runs now.
-
-        Args:
-            job: it comes now, or waits.
-            left_s: seconds to its deadline.
-            tried: where it has failed.
-            bounded: whether a full queue is a reason against a place.
-            head_of: the line in which it is the next to start, if it is.
-
-        """
-        now = self._clock()
-        stations = {
-            station: line.place(job, now, left_s, ahead=line is not head_of, bounded=bounded and line is not head_of)
-            for station, line in self._lines.items()
-        }
-        return place(job, Box(stations, self._policy), left_s=left_s, tried=tried)
-
     def _settle(self, ticket: Ticket, why: str) -> None:
         """Let a job wait elsewhere, or end it if there is no such place."""
-        decision = self._decide(ticket.job, _left_s(ticket, self._clock()), tried=ticket.tried, bounded=True)
+        decision = self._chooser.place(ticket, bounded=True)
         if isinstance(decision, JobError):
             self._end(ticket, decision)
         else:
@@ -220,7 +195,7 @@ class Dispatcher:
             self._end_what_waits_in_vain(line, now)
             self._start_what_may_start(line, now)
         moments = [line.queue.next_event(now) for line in self._lines.values()]
-        moments += [self._review(now), *(self._practise(station, now) for station in self._lines)]
+        moments += [self._review(now), *(self._practice.start(now) if not self._draining else ())]
         with suppress(TimeoutError):
             async with asyncio.timeout_at(min((each for each in moments if each is not None), default=None)):
                 await self._wake.wait()
@@ -238,25 +213,18 @@ class Dispatcher:
 
     def _review(self, now: float) -> float | None:
         """Move what would be late here and in time in the cloud; return when to look again."""
-        cloud = self._lines.get("cloud")
         waits = [station for station in LOCAL if station in self._lines and len(self._lines[station].queue)]
-        if cloud is None or not waits:
+        if "cloud" not in self._lines or not waits:
             return None
         if now >= self._reviewed_at + _REVIEW_S:
             self._reviewed_at = now
             for station in waits:  # and not back: it would go to and fro
                 for ticket in self._lines[station].late(now):
-                    self._reconsider(ticket, self._lines[station], cloud, now)
+                    decision = self._chooser.instead(ticket)
+                    if isinstance(decision, Decision):
+                        self._lines[station].queue.remove(ticket.job.key)
+                        self._move(ticket, decision, "deadline")
         return self._reviewed_at + _REVIEW_S
-
-    def _reconsider(self, ticket: Ticket, line: Line, cloud: Line, now: float) -> None:
-        left_s = _left_s(ticket, now)
-        there = cloud.place(ticket.job, now, left_s, ahead=True, bounded=True)
-        tried: Tried = (*ticket.tried, ("local", LATE))
-        decision = place(ticket.job, Box({"cloud": there}, self._policy), left_s=left_s, tried=tried)
-        if isinstance(decision, Decision):
-            line.queue.remove(ticket.job.key)
-            self._move(ticket, decision, "deadline")
 
     def _move(self, ticket: Ticket, decision: Decision, why: str) -> None:
         _log.info("job.moved", client=ticket.job.client, id=ticket.job.id, to=decision.where, why=why)
@@ -264,7 +232,7 @@ class Dispatcher:
 
     def _start_what_may_start(self, line: Line, now: float) -> None:
         while not self._draining and (ticket := line.take(now)):
-            decision = self._decide(ticket.job, _left_s(ticket, now), tried=ticket.tried, head_of=line)
+            decision = self._chooser.place(ticket, head_of=line)
             if isinstance(decision, JobError):
                 self._end(ticket, decision)
             elif self._lines[decision.station] is line:
@@ -272,36 +240,8 @@ class Dispatcher:
             else:
                 self._move(ticket, decision, decision.reason)
 
-    def _practise(self, station: Station, now: float) -> float | None:
-        """Have an engine do a job of ours, if it should; return when to ask again."""
-        at, practice = self._lines[station].practises_at(), self._practices.get(station)
-        if at is None or self._draining or (practice is not None and not practice.done()):
-            return None
-        if at > now:
-            return at
-        task = asyncio.create_task(self._exercise(station), name=f"practice {station}")
-        self._practices[station] = task
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return None
-
-    async def _exercise(self, station: Station) -> None:
-        line, job, done = self._lines[station], exercise(station, f"{self._clock():.6f}"), None
-        try:
-            async with aclosing(line.engine.run(job)) as events:
-                async for event in events:
-                    done = event if isinstance(event, Done) else None
-        except Exception as error:  # noqa: BLE001  nobody asked for this job: whatever it meets is no reason to end
-            _log.info("engine.practice_failed", station=station, error=str(error))
-        finally:
-            line.practised(job, done, self._clock())
-        _log.info("engine.practised", station=station, forecast=repr(line.estimator))
-        self._wake.set()
-
     def _start(self, ticket: Ticket, decision: Decision, line: Line) -> None:
-        practice = self._practices.get(decision.station)
-        if practice is not None:
-            practice.cancel()
+        self._practice.make_way(decision.station)
         course = Course(
             ticket,
             decision,
@@ -312,29 +252,18 @@ class Dispatcher:
             clock=self._clock,
         )
         line.begin(course, self._clock())
-        patience_s = self._patience_s(ticket, decision)
+        patience_s = self._chooser.patience_s(ticket, decision)
         if patience_s is not None:
             asyncio.get_running_loop().call_later(patience_s, self._lose_patience, course, line)
         _log.debug("job.started", client=ticket.job.client, id=ticket.job.id, attempt=ticket.attempt)
-        self._spawn(self._follow(course, line), ticket.job.key)
-
-    def _patience_s(self, ticket: Ticket, decision: Decision) -> float | None:
-        """Return how long the cloud may keep silent, so that there is time left for this box to do it."""
-        left_s = _left_s(ticket, self._clock())
-        instead = self._decide(ticket.job, left_s, tried=(*ticket.tried, ("cloud", SILENT)))
-        if decision.where == "local" or left_s is None or isinstance(instead, JobError):
-            return None
-        line = self._lines[instead.station]
-        ends_s = line.place(ticket.job, self._clock(), None, ahead=True, bounded=False).ends_s
-        return None if ends_s is None else max(left_s - ends_s - _TURN_S, _LEAST_PATIENCE_S)
+        self._spawn(self._follow(course, line), _name(ticket))
 
     def _lose_patience(self, course: Course, line: Line) -> None:
         """Give a silent cloud up if this box can still do the job; if it cannot, the cloud is all that is left."""
         ticket = course.ticket
         if line.running.get(ticket.job.key) is not course or course.talked:
             return
-        tried: Tried = (*ticket.tried, ("cloud", SILENT))
-        if isinstance(self._decide(ticket.job, _left_s(ticket, self._clock()), tried=tried, bounded=True), Decision):
+        if isinstance(self._chooser.without_cloud(ticket), Decision):
             course.end(SILENT)
 
     async def _follow(self, course: Course, line: Line) -> None:
@@ -358,7 +287,7 @@ class Dispatcher:
         """Let a job that failed run elsewhere, or end it. What it has said is void: it begins a new attempt then."""
         where = course.decision.where
         ticket = course.ticket.moved(where, error, started=course.started, talked=course.talked)
-        decision = self._decide(ticket.job, _left_s(ticket, self._clock()), tried=ticket.tried, bounded=True)
+        decision = self._chooser.place(ticket, bounded=True)
         if isinstance(decision, JobError):
             await self._store(course.ticket, course.final(decision))
             return
@@ -376,7 +305,7 @@ class Dispatcher:
     def _end(self, ticket: Ticket, error: JobError) -> None:
         """End a job that waits no longer and will not run."""
         self._storing.add(ticket.job.key)  # at once: between the queue and the task it would be nowhere
-        self._spawn(self._store(ticket, ended_unstarted(ticket, error, self._clock())), ticket.job.key)
+        self._spawn(self._store(ticket, ended_unstarted(ticket, error, self._clock())), _name(ticket))
         self._wake.set()  # it may have been what others waited for
 
     def _announce(
@@ -394,18 +323,19 @@ class Dispatcher:
         )
         self._send(addressed(self._topics, job.key, job.reply, "state", payload, 1))
 
-    def _spawn(self, work: Coroutine[Any, Any, None], key: Key) -> None:
-        task = asyncio.create_task(work, name=f"job {key.client}/{key.id}")
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._wake.set()
         if not task.cancelled() and task.exception() is not None:
             # The job has no final and is in no queue: only a new start, from the spool, can still answer it.
             self._defect = task.exception()
-            self._wake.set()
 
 
-def _left_s(ticket: Ticket, now: float) -> float | None:
-    return None if ticket.deadline is None else ticket.deadline - now
+def _name(ticket: Ticket) -> str:
+    return f"job {ticket.job.client}/{ticket.job.id}"

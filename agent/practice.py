@@ -4,17 +4,84 @@ Rates are learned from jobs. A box that was slow for a while, hot, or beside a b
 with, and so would never learn that it is fast again.
 """
 
+import asyncio
 import struct
 import zlib
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import aclosing
+from typing import Any, TypeAlias
+
+import structlog
 
 from agent.contract.jobs import Job, Message, PicturePart, Sampling, TextPart
+from agent.engines.base import Done
+from agent.line import Line
 from agent.placement import Station
+
+_log = structlog.get_logger(__name__)
+
+Work: TypeAlias = Coroutine[Any, Any, None]
 
 # Enough tokens that the time of one is seen beside what each job costs anyway; a model of 7 tokens/s takes 8 s.
 _TEXT = "Measurement {}. A sensor in a barn measures the temperature each minute and writes it down. "
 _TIMES = 3
 _MAX_TOKENS = 16
 _SIDE = 336  # one crop
+
+
+class Practice:
+    """Has engines that should practise do so, one job each, and lets a client's job go first.
+
+    Args:
+        lines: the engines'.
+        spawn: runs the work as a task, whose defects end the agent.
+        clock: the monotonic clock, in seconds.
+
+    """
+
+    def __init__(
+        self,
+        lines: Mapping[Station, Line],
+        spawn: Callable[[Work, str], asyncio.Task[None]],
+        clock: Callable[[], float],
+    ) -> None:
+        self._lines = lines
+        self._spawn = spawn
+        self._clock = clock
+        self._tasks: dict[Station, asyncio.Task[None]] = {}
+
+    def start(self, now: float) -> Iterator[float]:
+        """Have those practise that should now; yield when to ask again for the others."""
+        for station, line in self._lines.items():
+            at, task = line.practises_at(), self._tasks.get(station)
+            if at is None or (task is not None and not task.done()):
+                continue
+            if at > now:
+                yield at
+            else:
+                self._tasks[station] = self._spawn(self._run(station, line), f"practice {station}")
+
+    def make_way(self, station: Station) -> None:
+        """End what practises on an engine: a job starts there."""
+        if station in self._tasks:
+            self._tasks[station].cancel()
+
+    def stop(self) -> None:
+        """End all."""
+        for task in self._tasks.values():
+            task.cancel()
+
+    async def _run(self, station: Station, line: Line) -> None:
+        job, done = exercise(station, f"{self._clock():.6f}"), None
+        try:
+            async with aclosing(line.engine.run(job)) as events:
+                async for event in events:
+                    done = event if isinstance(event, Done) else None
+        except Exception as error:  # noqa: BLE001  nobody asked for this job: whatever it meets is no reason to end
+            _log.info("engine.practice_failed", station=station, error=str(error))
+        finally:
+            line.practised(job, done, self._clock())
+        _log.info("engine.practised", station=station, forecast=repr(line.estimator))
 
 
 def exercise(station: Station, nonce: str) -> Job:

@@ -128,7 +128,7 @@ class Saturation(_Section):
     memory_pressure: Annotated[float, Field(gt=0, le=100)] = Field(
         default=20, description="Share of the last 10 s in which something waited for memory, in percent."
     )
-    temperature_c: Annotated[float, Field(gt=0, le=150)] = Field(
+    temperature_c: Annotated[float, Field(gt=0, lt=125)] = Field(
         default=85, description="The hottest sensor's, in degrees Celsius."
     )
 

@@ -167,5 +167,5 @@ def _text(path: Path) -> str:
     try:
         with path.open("rb", buffering=0) as file:
             return (file.read() or b"").decode("utf-8", "replace")
-    except (OSError, ValueError):  # a name that no file can have is a ValueError
+    except OSError:
         return ""

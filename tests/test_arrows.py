@@ -58,10 +58,11 @@ _ROOMS = {
     "agent.models.shapes": "",
     "agent.models": "errors settings",
     "agent.course": "admission contract engines.base forecast placement publisher",
-    "agent.practice": "contract placement",
     "agent.outlook": "admission contract course engines.base forecast",
     "agent.line": "admission contract course engines.base forecast outlook placement",
-    "agent.dispatcher": "admission contract course engines.base forecast line placement practice publisher",
+    "agent.practice": "contract engines.base line placement",
+    "agent.chooser": "admission contract course line placement",
+    "agent.dispatcher": "admission chooser contract course engines.base forecast line placement practice publisher",
     "agent.rates": "forecast line placement spool",
     "agent.stations": "admission contract credentials engines.base engines.cloud engines.local errors forecast line"
     " models placement settings",

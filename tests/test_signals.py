@@ -26,7 +26,7 @@ class Root:
     def write(self, name: str, text: str) -> None:
         file = self.path / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
+        file.write_text(text, encoding="latin-1")  # so that what is not ASCII is not UTF-8
 
     def zone(self, number: int, kind: str, told: str) -> None:
         self.write(f"{THERMAL}/thermal_zone{number}/type", f"{kind}\n")

@@ -257,7 +257,7 @@ class Estimator:
     def _most(self, job: Job, tokens: Tokens) -> float:
         """Return how long a job's answer may be, by what it asks for and by what the window leaves."""
         asked = job.sampling.max_tokens or self._default_max_tokens
-        return max(min(asked, self.context - tokens.prompt), 1) if self.context else asked
+        return min(asked, self.context - tokens.prompt) if self.context else asked
 
     def _length(self, job: Job, have: int, most: float) -> float | None:
         """Predict an answer's length: as its kind's were, or all jobs'; None if none was longer than it is."""

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from math import inf
 from typing import NamedTuple
 
 _REMEMBERED = 64
@@ -53,7 +54,7 @@ class Hindsight:
 
     def ended(self, predicted_s: float, real_s: float) -> None:
         """Take note of a job that ended after ``real_s`` seconds."""
-        if predicted_s > 0 and real_s > 0:
+        if 0 < predicted_s < inf and 0 < real_s < inf:
             self._seen.append(min(max(real_s / predicted_s, LEAST), MOST))
 
 

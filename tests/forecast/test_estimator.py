@@ -2,7 +2,7 @@ import json
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agent.contract.events import Usage
@@ -32,6 +32,12 @@ def trained(*, jobs: int = 40, slower: float = 1.0) -> Estimator:
     return estimator
 
 
+def practice(slower: float = 1.0, cached: int = 0) -> tuple[Job, Usage, Cost]:
+    """Return a job of ours that ran, as the estimator is told of it."""
+    cost = Cost(slower * (FIXED_S + PREFILL_S * (64 - cached)), slower * DECODE_S * 15)
+    return job(client="edge-slm", most=16), Usage(64, 16, cached), cost
+
+
 def test_before_the_first_job_it_predicts_nothing() -> None:
     estimator = Estimator(100)
 
@@ -51,7 +57,48 @@ def test_after_a_job_that_had_one_token_only_another_such_is_predicted() -> None
     ran(estimator, job(most=1), answer=1)
 
     assert estimator.work(job(most=1)) is not None
-    assert estimator.work(job(most=2, client="other")) is None
+
+
+def test_answers_that_were_all_cut_short_do_not_make_anothers_as_long_as_it_may_be() -> None:
+    estimator = Estimator(512)
+    for _ in range(40):
+        ran(estimator, job(client="camera", most=16), answer=16)
+    before = estimator.work(job(client="d"))
+    ran(estimator, job(client="d"), answer=50)
+    after = estimator.work(job(client="d"))
+
+    assert before is not None
+    assert after is not None
+    assert before.decode_s == pytest.approx(15 * DECODE_S, rel=0.1)
+    assert after.decode_s == pytest.approx(49 * DECODE_S, rel=0.1)
+
+
+def test_a_running_job_that_is_longer_than_all_before_it_has_as_much_again_to_come() -> None:
+    estimator = trained()
+    left = estimator.left(job(most=1_000_000), Progress(Usage(30, 200), since_started_s=9.0, talks=True))
+
+    assert left == pytest.approx((0, 200 * DECODE_S), rel=0.1)
+
+
+def test_where_the_window_is_known_an_answer_is_no_longer_than_what_is_left_of_it() -> None:
+    estimator = trained()
+    estimator.context = 1050
+    left = estimator.left(job(most=1_000_000), Progress(Usage(1030, 0), since_started_s=9.0, talks=True))
+    full = estimator.left(job(most=1_000_000), Progress(Usage(1030, 20), since_started_s=9.0, talks=True))
+
+    assert left.decode_s == pytest.approx(19 * DECODE_S, rel=0.1)
+    assert full.decode_s == 0
+
+
+def test_an_answer_that_the_window_cut_short_is_not_taken_to_be_whole() -> None:
+    estimator = Estimator(512)
+    estimator.context = 2030
+    for answer in (50, 30):
+        ran(estimator, job("x" * 8000 if answer == 30 else "x"), answer)
+    work = estimator.work(job())
+
+    assert work is not None
+    assert work.decode_s == pytest.approx(49 * DECODE_S, rel=0.1)
 
 
 @pytest.mark.parametrize("size", [40, 1000, 10_000])
@@ -162,11 +209,10 @@ def test_what_the_engine_has_counted_counts_and_not_what_was_guessed() -> None:
     assert left.prefill_s == pytest.approx(FIXED_S + 30 * PREFILL_S, rel=0.2)
 
 
-def test_a_job_without_a_cost_teaches_no_rate() -> None:
+def test_a_job_of_no_cost_teaches_no_rate() -> None:
     estimator = trained()
     before = estimator.work(job(client="d"))
-    for cost in (None, Cost(0, 0)):
-        estimator.ran(job(), Usage(30, 99), cost)
+    estimator.ran(job(), Usage(30, 99), Cost(0, 0))
     after = estimator.work(job(client="d"))
 
     assert before is not None
@@ -210,6 +256,133 @@ def test_what_is_kept_is_small_and_says_nothing_of_clients() -> None:
     assert b"porch" not in kept
 
 
+@pytest.mark.parametrize("slower", [0.25, 1.0, 4.0])
+def test_one_practice_shows_how_fast_jobs_of_all_sizes_have_become(slower: float) -> None:
+    estimator = trained()
+    sizes = [job("x" * size, client="d") for size in (20, 400, 6000)]
+    before = [estimator.work(each) for each in sizes]
+    ratio = estimator.practised(*practice(slower))
+
+    assert ratio == pytest.approx(slower, rel=0.1)
+    for each, old in zip(sizes, before, strict=True):
+        assert old is not None
+        assert estimator.work(each) == pytest.approx((slower * old.prefill_s, slower * old.decode_s), rel=0.1)
+
+
+def test_practice_teaches_nothing_but_rates() -> None:
+    estimator = trained()
+    estimator.ended(1.0, 1.2)
+    before = json.loads(estimator.dump())
+    for _ in range(100):
+        estimator.practised(*practice(cached=56))
+    after = json.loads(estimator.dump())
+
+    assert {name for name in before if before[name] != after[name]} <= {"prefill", "decode"}
+    assert ("edge-slm", None) not in estimator._kinds
+
+
+def test_however_often_it_practises_a_box_that_is_as_fast_as_it_was_is_known_as_well_as_before() -> None:
+    estimator = trained()
+    before = estimator.work(job("x" * 6000))
+    for _ in range(100):
+        ratio = estimator.practised(*practice(cached=56))
+
+    assert ratio == pytest.approx(1.0)
+    assert estimator.work(job("x" * 6000)) == pytest.approx(before, rel=0.1)
+
+
+def test_practice_alone_foretells_nothing_of_jobs_whose_answers_nobody_knows() -> None:
+    estimator = Estimator(512)
+    ratio = estimator.practised(*practice())
+    assert estimator.work(job()) is None
+    ran(estimator, job())
+
+    assert ratio == 1.0
+    assert estimator.work(job()) is not None
+
+
+def test_a_box_that_is_too_slow_for_any_job_to_end_is_known_for_it_after_a_few() -> None:
+    estimator = trained()
+    work = ran(estimator, job("x" * 400, client="d"))
+    for _ in range(5):
+        estimator.broke_off(job("x" * 400, client="d"), Usage(130, 20), 4 * work.prefill_s, 20 * 4 * DECODE_S)
+
+    assert estimator.work(job("x" * 400, client="d")) == pytest.approx((4 * work.prefill_s, 4 * work.decode_s), rel=0.2)
+
+
+def test_a_box_that_has_become_faster_shows_it_by_jobs_that_broke_off_too() -> None:
+    estimator = trained(slower=4)
+    for _ in range(10):
+        estimator.broke_off(job(client="d"), Usage(30, 90), FIXED_S + 30 * PREFILL_S, 89 * DECODE_S)
+
+    assert estimator.work(job(client="d")) == pytest.approx((FIXED_S + 30 * PREFILL_S, 89 * DECODE_S), rel=0.2)
+
+
+def test_a_token_that_never_came_shows_that_answers_are_slow() -> None:
+    estimator = trained()
+    ran(estimator, job(client="d"), answer=50)
+    for _ in range(5):
+        estimator.broke_off(job(client="d"), Usage(30, 1), FIXED_S + 30 * PREFILL_S, 10 * DECODE_S)
+    work = estimator.work(job(client="d"))
+
+    assert work is not None
+    assert work.decode_s > 5 * 49 * DECODE_S
+
+
+@pytest.mark.parametrize("had", [0.5, 4.0])
+def test_a_prompt_that_was_not_done_took_at_least_what_it_had(had: float) -> None:
+    estimator = trained()
+    before = estimator.work(job())
+    for _ in range(5):
+        estimator.broke_off(job(), Usage(30), had * (FIXED_S + 30 * PREFILL_S), None)
+    after = estimator.work(job())
+
+    assert before is not None
+    assert after is not None
+    assert after == pytest.approx((max(had, 1.0) * before.prefill_s, before.decode_s), rel=0.2)
+
+
+def test_an_answer_that_broke_off_is_noted_if_it_is_longer_than_was_foreseen() -> None:
+    estimator = trained()
+    for _ in range(10):
+        ran(estimator, job(client="short"), answer=20)
+        ran(estimator, job(client="long"), answer=20)
+    for _ in range(32):
+        estimator.broke_off(job(client="short"), Usage(30, 5), FIXED_S + 30 * PREFILL_S, 5 * DECODE_S)
+        estimator.broke_off(job(client="long"), Usage(30, 90), FIXED_S + 30 * PREFILL_S, 90 * DECODE_S)
+    short, long = estimator.work(job(client="short")), estimator.work(job(client="long"))
+
+    assert short is not None
+    assert long is not None
+    assert short.decode_s == pytest.approx(19 * DECODE_S, rel=0.1)
+    assert long.decode_s == pytest.approx(89 * DECODE_S, rel=0.1)
+
+
+counts = st.integers(-1, 2000) | st.sampled_from([10**6, 10**7, 10**9, 10**400])
+seconds = st.floats() | st.sampled_from([1e-300, 1e8, 1e9])
+usages = st.builds(Usage, counts, counts, counts, counts)
+
+
+@given(st.lists(st.tuples(usages, seconds, seconds), max_size=12))
+@example([(Usage(30, 2), 1e8, 1e8)])
+def test_whatever_an_engine_says_is_survived_and_can_be_kept(said: list[tuple[Usage, float, float]]) -> None:
+    estimator = Estimator(512)
+    for usage, one_s, other_s in said:
+        estimator.ran(shown("low"), usage, Cost(one_s, other_s))
+        estimator.broke_off(job(), usage, one_s, other_s)
+        estimator.broke_off(job(), usage, one_s, None)
+        estimator.practised(job(), usage, Cost(one_s, other_s))
+        estimator.ended(one_s, other_s)
+        estimator.loaded(one_s)
+        estimator.left(job(), Progress(usage, since_started_s=1.0, talks=False))
+    estimator.loaded(2.0)
+    other = Estimator(512)
+    other.load(estimator.dump())
+
+    assert other.load_s == estimator.load_s
+    assert all(0 <= each < float("inf") for each in other.work(job()) or ())
+
+
 @given(st.binary())
 def test_garbage_is_left_alone(data: bytes) -> None:
     estimator = trained(jobs=3)
@@ -230,7 +403,10 @@ def test_garbage_is_left_alone(data: bytes) -> None:
         {"decode": "fast"},
         {"pictures": {"huge": 1.0}},
         {"lengths": [[1]]},
+        {"lengths": [[10**400, True]]},
+        {"lengths": [[-1, True]]},
         {"ratios": [0.0]},
+        {"ratios": [1e-300]},
         {"new": 1},
     ],
 )

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,6 +29,15 @@ def test_a_few_late_jobs_do_not_change_it() -> None:
         hindsight.ended(2.0, 20.0 if number % 16 == 0 else 2.0)
 
     assert hindsight.slack == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("real_s", [math.inf, math.nan, 0.0, -1.0])
+def test_what_is_no_duration_is_left_out(real_s: float) -> None:
+    hindsight = Hindsight()
+    hindsight.ended(1.0, real_s)
+    hindsight.ended(real_s, real_s)
+
+    assert hindsight.ratios == []
 
 
 @given(st.lists(st.tuples(st.floats(), st.floats()), max_size=80))

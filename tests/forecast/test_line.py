@@ -1,5 +1,6 @@
 from random import Random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -53,13 +54,53 @@ def test_what_was_not_seen_for_long_is_not_forgotten(rate: float, tokens: int, t
     assert abs(line.at((1.0, 2000)) / (2000 * rate) - 1) < 0.05
 
 
-@given(st.lists(st.tuples(st.floats(), st.floats(), st.floats()), max_size=40))
+@given(rates, st.floats(0.2, 5), st.lists(st.integers(10, 2000), min_size=1, max_size=10))
+def test_where_all_rates_change_together_one_measurement_is_enough(rate: float, change: float, at: list[int]) -> None:
+    line = Line((50.0, 1.0))
+    learn(line, 50 * rate, rate, [10, 1000, 300, 2000, 50, 700] * 3)
+    before = [line.at((1.0, each)) for each in at]
+    line.scale((1.0, 60), change * line.at((1.0, 60)), 5.0)
+
+    assert [line.at((1.0, each)) for each in at] == pytest.approx([change * each for each in before])
+
+
+def test_a_change_of_what_is_not_known_is_a_first_measurement() -> None:
+    line = Line((50.0, 1.0))
+    line.scale((1.0, 500), 4.0, 5.0)
+
+    assert line.at((1.0, 500)) == pytest.approx(4.0, rel=0.01)
+
+
+def test_of_a_change_that_is_too_large_a_bounded_part_is_believed() -> None:
+    line = Line((50.0, 1.0))
+    learn(line, 0.0, 1.0, [10, 1000])
+    before = line.at((1.0, 500))
+    line.scale((1.0, 500), 1000 * before, 5.0)
+
+    assert line.at((1.0, 500)) == pytest.approx(5 * before)
+
+
+def test_after_a_change_it_learns_as_fast_as_before() -> None:
+    line, other = Line((50.0, 1.0)), Line((50.0, 1.0))
+    learn(line, 0.0, 0.01, [10, 1000, 300, 2000])
+    learn(other, 0.0, 0.04, [10, 1000, 300, 2000])
+    line.scale((1.0, 500), 4 * line.at((1.0, 500)), 5.0)
+    for each in (line, other):
+        learn(each, 0.0, 0.05, [500])
+
+    assert line.at((1.0, 500)) == pytest.approx(other.at((1.0, 500)))
+
+
+@given(st.lists(st.tuples(st.floats(), st.floats(), st.floats(), st.booleans()), max_size=40))
 def test_whatever_is_measured_it_predicts_a_number_that_is_not_negative(
-    measurements: list[tuple[float, float, float]],
+    measurements: list[tuple[float, float, float, bool]],
 ) -> None:
     line = Line((50.0, 1.0))
-    for first, second, y in measurements:
-        line.saw((first, second), y)
+    for first, second, y, together in measurements:
+        if together:
+            line.scale((first, second), y, 5.0)
+        else:
+            line.saw((first, second), y)
 
     assert 0 <= line.at((1.0, 500)) < float("inf")
 

@@ -252,8 +252,8 @@ async def test_a_box_that_turns_jobs_away_as_too_slow_practises_until_it_knows_b
             attempt = await box.engine.attempt(Key("edge-slm", "practice"), number)
             attempt.start()
             attempt.finish(16, Cost(0.01, 0.16))
-            await eventually(lambda: not box.dispatcher._practices["text"].done())
-            await box.dispatcher._practices["text"]
+            await eventually(lambda: not box.dispatcher._practice._tasks["text"].done())
+            await box.dispatcher._practice._tasks["text"]
         assert 1 < number < 12
 
 
@@ -322,7 +322,7 @@ async def test_a_box_that_misses_its_deadlines_learns_that_it_is_slow() -> None:
 async def test_a_frame_that_comes_back_from_the_cloud_makes_way_for_a_newer_one() -> None:
     vision = FakeEngine(1, model="fake-vision")
     async with running(vision=vision, cloud=FakeCloud(), policy="prefer_cloud") as box:
-        frame = {"camera": "porch", "pictures": (b"x",), "frame": Frame()}
+        frame: dict[str, Any] = {"camera": "porch", "pictures": (b"x",), "frame": Frame()}
         await box.vision.attempt(box.admit("busy", camera="gate", pictures=(b"x",), placement="local_only"))
         old = await box.cloud.attempt(box.admit("old", **frame))
         box.admit("new", **frame, placement="local_only")
@@ -335,7 +335,7 @@ async def test_a_frame_that_comes_back_from_the_cloud_makes_way_for_a_newer_one(
 async def test_a_frame_supersedes_the_older_one_wherever_that_waits() -> None:
     vision = FakeEngine(1, model="fake-vision")
     async with running(vision=vision, cloud=FakeCloud(slots=1), policy="prefer_cloud") as box:
-        frame = {"camera": "porch", "pictures": (b"x",), "frame": Frame()}
+        frame: dict[str, Any] = {"camera": "porch", "pictures": (b"x",), "frame": Frame()}
         await box.vision.attempt(box.admit("busy", camera="gate", pictures=(b"x",), placement="local_only"))
         box.admit("old", **frame, placement="local_only")
         await box.cloud.attempt(box.admit("new", **frame))

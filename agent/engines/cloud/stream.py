@@ -15,6 +15,8 @@ from agent.engines.cloud import faults
 Finish: TypeAlias = Literal["stop", "length", "content_filter"]
 
 _FINISHES: dict[str, Finish] = {"length": "length", "content_filter": "content_filter"}
+# No model has a window like that: what says more counts nothing.
+_MOST_TOKENS = 10_000_000
 # A chunk of one token is 200 to 400 characters of JSON. What says so much more than it was asked for never ends.
 _BASE_ROOM, _ROOM = 1 << 20, 4096
 # The end of a stream usually comes with its last chunk. A connection that was not read to the end is of no more use,
@@ -154,4 +156,4 @@ def _usage(found: object) -> Usage | None:
 
 def _count(found: dict[str, Any], name: str) -> int:
     value = found.get(name)
-    return value if type(value) is int and value >= 0 else 0
+    return value if type(value) is int and 0 <= value <= _MOST_TOKENS else 0
