@@ -219,7 +219,9 @@ def _fields(message: Inbound, route: Route, *, raw: bool) -> dict[str, Any]:
         except ValueError as error:
             raise ValueError(f"the request is not valid JSON: {error}") from None
         assert isinstance(data, dict)  # noqa: S101  it starts with a brace and was parsed
-        return data
+        # The one property that counts beside JSON: whoever writes it there means it.
+        kept = _from_properties(message.properties, ("private",))
+        return data if kept.get("private") in (None, False) else {**data, **kept}
     if route.kind is Kind.IMAGE:
         raise ValueError("an image request is a JPEG, a PNG or a JSON object")
     try:

@@ -483,6 +483,11 @@ def test_a_raw_payload_is_private_by_its_property_and_refused_if_that_cannot_be_
     assert refusal(b"x", properties={"private": "yes"}).error.code is Code.BAD_REQUEST
 
 
+def test_the_property_private_holds_beside_json_too() -> None:
+    assert job({"prompt": "x", "private": False}, properties={"private": "true"}).private
+    assert job({"prompt": "x", "private": True}, properties={"private": "false"}).private
+
+
 def test_a_wrong_user_property_is_refused_by_name() -> None:
     assert (
         refusal(b"x", properties={"max_tokens": "many"}).error.message
