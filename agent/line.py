@@ -119,14 +119,15 @@ class Line(Outlook):
             # A place is free as soon as one job more has started.
             retry_s = None if span is None else span.begins_s / (len(self.queue) + 1)
             refusal = refusal or self.queue.refusal(job, retry_s)
+        strain = self._strain(left_s if span is None else None, ahead=ahead)
         if span is None:
-            return Place(self._model(job), refusal, saturated=self._strain(left_s))
+            return Place(self._model(job), refusal, saturated=strain)
         ends_s = span.ends_s * self.estimator.slack
         if left_s is not None and ends_s > left_s:
             if self._half_open(now):
-                return Place(self._model(job), refusal, saturated=self._saturation.word)
+                return Place(self._model(job), refusal, saturated=strain)
             self._doubted = True
-        return Place(self._model(job), refusal, ends_s, span.ends_s if self._idle else None, self._saturation.word)
+        return Place(self._model(job), refusal, ends_s, span.ends_s if self._idle else None, strain)
 
     def wait(self, ticket: Ticket, now: float) -> tuple[int, Ticket | None, Span | None]:
         """Let a job wait; return how many are ahead of it, what it supersedes, and when it will begin and end."""
@@ -208,10 +209,18 @@ class Line(Outlook):
         """Whether one job is let through against what is foreseen, which may have been long ago."""
         return False
 
-    def _strain(self, left_s: float | None) -> str | None:
-        """Return why a job should go elsewhere of which nothing can be foreseen."""
-        loads = left_s is not None and self.engine.health.state != "ready"
-        return "model" if loads else self._saturation.word
+    def _strain(self, unforeseen_s: float | None, *, ahead: bool) -> str | None:
+        """Return why a job should go elsewhere.
+
+        Args:
+            unforeseen_s: seconds to its deadline, where nobody can tell whether it would be in time.
+            ahead: whether what waits is ahead of it. If it is its turn, that so many wait is no reason any more.
+
+        """
+        if unforeseen_s is not None and self.engine.health.state != "ready":
+            return "model"
+        word = self._saturation.word
+        return word if ahead or word in STRAINS else None
 
     def _weigh(self, now: float) -> None:
         state = replace(self._signals, wait_s=self._begins_s(now), full=self.queue.share, healthy=self.failure is None)

@@ -71,7 +71,9 @@ def cloud_engine(settings: Settings, books: "Books", keeps: Callable[[Job], bool
     if key is not None:
         key = key.strip()
         if not (key and key.isascii() and key.isprintable()):
-            raise UserError("cloud.api_key: it is empty, or has signs in it that no key has: write it again, in one line")
+            raise UserError(
+                "cloud.api_key: it is empty, or has signs in it that no key has: write it again, in one line"
+            )
     try:
         return CloudEngine(settings.cloud, key, books, keeps, default_max_tokens=settings.limits.max_tokens)
     except ValueError as wrong:

@@ -363,7 +363,7 @@ seconds = st.floats() | st.sampled_from([1e-300, 1e8, 1e9])
 usages = st.builds(Usage, counts, counts, counts, counts)
 
 
-@given(st.lists(st.tuples(usages, seconds, seconds), max_size=12))
+@given(st.lists(st.tuples(usages, seconds, seconds), max_size=3))
 @example([(Usage(30, 2), 1e8, 1e8)])
 def test_whatever_an_engine_says_is_survived_and_can_be_kept(said: list[tuple[Usage, float, float]]) -> None:
     estimator = Estimator(512)

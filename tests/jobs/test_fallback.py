@@ -385,3 +385,17 @@ async def test_an_endpoint_that_was_slow_once_is_asked_again_after_a_while(monke
         teach(box, 100.0, "cloud")
         box.lines["cloud"]._learned_at = 0.0
         assert isinstance(box.dispatcher.decide(job("j1"), 5.0), Decision)
+
+
+async def test_a_full_queue_sends_away_what_comes_and_works_off_what_waits() -> None:
+    async with running(slots=1, cloud=FakeCloud(slots=9), max_jobs=4) as box:
+        first = await box.engine.attempt(box.admit("a"))
+        waiting = [box.admit(name) for name in ("b", "c", "d")]
+        goes = box.dispatcher.decide(job("e", client="other"), None)
+        assert isinstance(goes, Decision)
+        assert (goes.where, goes.reason) == ("cloud", "queue")
+        answer(first, "Hi")
+        for key in waiting:
+            answer(await box.engine.attempt(key), "Hi")
+            await box.final(key.id)
+        assert box.cloud.attempts == {}
