@@ -270,7 +270,8 @@ class Estimator:
     def _tokens(self, job: Job, usage: Usage = _UNKNOWN) -> Tokens:
         """Return what a job's prompt is made of: as the engine has counted, else as predicted."""
         if usage.prompt_tokens:
-            return Tokens(usage.prompt_tokens, usage.image_tokens, usage.cached_prompt_tokens)
+            prompt = usage.prompt_tokens
+            return Tokens(prompt, usage.image_tokens, min(usage.cached_prompt_tokens, prompt))
         tokens, kind = self._prompts.of(job), self._kind(job)
         cached = self._all.cached if kind.cached is None else kind.cached
         # One token at least is computed, whose scores choose the first of the answer.

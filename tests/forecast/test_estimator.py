@@ -80,6 +80,12 @@ def test_a_running_job_that_is_longer_than_all_before_it_has_as_much_again_to_co
     assert left == pytest.approx((0, 200 * DECODE_S), rel=0.1)
 
 
+def test_an_endpoint_that_has_more_cached_than_there_is_has_nothing_left_to_do() -> None:
+    left = trained().left(job(), Progress(Usage(30, 0, 1000), since_started_s=0.0, talks=False))
+
+    assert left.prefill_s == pytest.approx(FIXED_S, rel=0.1)
+
+
 def test_where_the_window_is_known_an_answer_is_no_longer_than_what_is_left_of_it() -> None:
     estimator = trained()
     estimator.context = 1050
