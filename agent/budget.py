@@ -182,6 +182,10 @@ class Budget:
         self._under_way[job.key] = payers, replace(self._most(job), requests=0)
         return self._spend(payers, _Amount(requests=1), now)
 
+    def stayed(self, job: Job, now: float) -> None:
+        """Take a request back that was counted and did not leave after all."""
+        self._spend(self._payers(job), _Amount(requests=-1), now)
+
     def used(self, job: Job, usage: Usage, now: float) -> list[Entry]:
         """Charge the tokens of a job that is no longer under way, however that ended; return as `began`."""
         self._under_way.pop(job.key, None)
@@ -224,13 +228,18 @@ class Budget:
 
     def _most(self, job: Job) -> _Amount:
         """Return what a request of a job costs at the most, by an estimate."""
-        text = sum(len(message.text.encode()) for message in job.messages)
-        prompt = text // _BYTES_PER_TOKEN + len(job.pictures) * _PICTURE_TOKENS
-        return replace(self._amount(prompt, job.sampling.max_tokens or self._default_max_tokens), requests=1)
+        longest = job.sampling.max_tokens or self._default_max_tokens
+        return replace(self._amount(prompt_tokens(job), longest), requests=1)
 
     def _amount(self, prompt_tokens: int, completion_tokens: int) -> _Amount:
         money = prompt_tokens * self._price.prompt + completion_tokens * self._price.completion
         return _Amount(0, prompt_tokens + completion_tokens, money / _PRICED)
+
+
+def prompt_tokens(job: Job) -> int:
+    """Estimate the tokens of a job's prompt."""
+    text = sum(len(message.text.encode()) for message in job.messages)
+    return text // _BYTES_PER_TOKEN + len(job.pictures) * _PICTURE_TOKENS
 
 
 def _refused(job: Job, payer: str, key: str, lack: str, ends: datetime | None, now: float) -> JobError:

@@ -27,6 +27,7 @@ class Ledger:
         left: the jobs whose requests left, one entry each.
         charged: what came back.
         refuses: what everything is refused with.
+        prompt: what a prompt is estimated at, in tokens.
         open: cleared, it holds up whatever is about to leave.
 
     """
@@ -34,6 +35,7 @@ class Ledger:
     left: list[Key] = field(default_factory=list)
     charged: list[Usage] = field(default_factory=list)
     refuses: JobError | None = None
+    prompt: int = 7
     open: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
@@ -45,6 +47,9 @@ class Ledger:
     async def leaving(self, job: Job) -> None:
         self.left.append(job.key)
         await self.open.wait()
+
+    def prompt_tokens(self, _job: Job) -> int:
+        return self.prompt
 
     async def returned(self, _job: Job, usage: Usage) -> None:
         self.charged.append(usage)

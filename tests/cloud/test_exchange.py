@@ -1,19 +1,25 @@
 """What goes over the wire and when: connections, TLS, the moment of leaving, and the end of it."""
 
 import asyncio
+import gzip
 import ssl
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 
+import httpx
 import pytest
 
+from agent.contract.jobs import Sampling
 from agent.engines.base import Event, Started, Text
+from agent.engines.cloud import exchange
+from agent.engines.cloud.connections import Connections
 from agent.standin import Fault, StandIn, Stream
 from tests.brokers import free_port
 from tests.cloud.asking import WORDS, job
 from tests.cloud.conftest import Box, connected
+from tests.cloud.recording import PARIS, READY, answer
 from tests.waiting import eventually
 
 
@@ -39,6 +45,33 @@ async def gate(base_url: str, tls: ssl.SSLContext | None = None) -> AsyncIterato
         yield f"http{'s' if tls else ''}://127.0.0.1:{door}/v1", came
 
 
+@asynccontextmanager
+async def saying(
+    said: bytes = PARIS, then: bytes = b"", health: bytes = READY, then_health: bytes = b""
+) -> AsyncIterator[tuple[str, set[object]]]:
+    """Answer every request with some bytes, and then with others for ever; yield the URL and who is there."""
+    there: set[object] = set()
+
+    async def enter(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there.add(writer)
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                if b"content-length" in head.lower():
+                    await reader.readuntil(b"}")
+                first, ever = (health, then_health) if head.startswith(b"GET") else (said, then)
+                writer.write(first)
+                while ever:
+                    writer.write(ever)
+                    await writer.drain()
+                    await asyncio.sleep(0)
+        there.discard(writer)
+        writer.close()
+
+    async with await asyncio.start_server(enter, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", there
+
+
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make a certificate that nobody knows, with its key in one file."""
@@ -59,7 +92,7 @@ def tls(certificate: Path) -> ssl.SSLContext:
 
 
 async def test_one_connection_serves_one_job_after_another(base_url: str, standin: StandIn) -> None:
-    async with gate(base_url) as (url, came), connected(url) as box:
+    async with gate(base_url) as (url, came), connected(url, preset="github") as box:
         for number in range(3):
             await box.answer(job(str(number)))
         assert (len(standin.chats), len(came)) == (3, 1)
@@ -122,3 +155,127 @@ async def test_closing_the_generator_closes_the_socket(box: Box, standin: StandI
     async with asyncio.timeout(1.0):
         await standin.chats[0].over.wait()
     assert standin.chats[0].disconnected
+
+
+# Requests that are cut.
+
+
+async def asked(connections: Connections, url: str) -> int:
+    response = await connections.send("POST", url, {}, 1 << 20, b"{}")
+    try:
+        await response.aread()
+    finally:
+        await response.aclose()
+    return response.status_code
+
+
+async def cut_everywhere(connections: Connections, url: str) -> None:
+    """Cancel hundreds of requests, each at another moment of its life, which is some dozens of the loop's turns long."""
+
+    async def cut(turns: int) -> None:
+        asking = asyncio.create_task(asked(connections, url))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.wait([asking])
+
+    for _ in range(10):
+        for turns in range(0, 60, 4):
+            await asyncio.gather(*map(cut, range(turns, turns + 4)))
+
+
+async def test_requests_that_were_cut_leave_no_connection() -> None:
+    async with saying() as (url, there), Connections.opened(with_tls=False) as connections:
+        await cut_everywhere(connections, url)
+        await eventually(lambda: not there)
+
+
+async def test_requests_that_were_cut_keep_nobody_out() -> None:
+    held = answer("200 OK")[:-2]
+    async with saying() as (url, _), saying(held) as (other, _), Connections.opened(with_tls=False) as connections:
+        under_way = asyncio.create_task(asked(connections, other))  # so that there is no better moment to clean up
+        await cut_everywhere(connections, url)
+        assert await asked(connections, url) == httpx.codes.OK
+        under_way.cancel()
+        await asyncio.wait([under_way])
+
+
+async def test_what_is_under_way_outlives_another_that_is_cut(box: Box, standin: StandIn) -> None:
+    standin.plan.extend([Stream("drip"), Stream("stalled", 0)])
+    long = asyncio.create_task(box.answer(job("long")))
+    await standin.chat(1)
+    short = asyncio.create_task(box.answer(job("short")))
+    await standin.chat(2)
+    short.cancel()
+    await asyncio.wait([short])
+    assert (await long)[0] == WORDS
+
+
+# Endpoints that mean ill, or do not know what they do.
+
+_EVENTS = "Content-Type: text/event-stream"
+
+
+@pytest.mark.parametrize("then", [b"x" * 65536, b": still here\n" * 4096, b"data: {}\n" * 8192, b"data: {}\n\n" * 8192])
+async def test_an_answer_without_an_end_is_not_read_on(then: bytes) -> None:
+    head = f"HTTP/1.1 200 OK\r\n{_EVENTS}\r\n\r\n".encode()
+    async with saying(head, then) as (url, _), connected(url) as box, asyncio.timeout(10.0):
+        _, error = await box.failure(job())
+    assert error.word == "truncated"
+
+
+async def test_an_answer_may_be_as_long_as_was_asked_for() -> None:
+    words = answer("200 OK", _EVENTS, body=PARIS.partition(b"\r\n\r\n")[2].replace(b"Par", b"Par" * 500_000))
+    async with saying(words) as (url, _), connected(url) as box:
+        answered, _ = await box.answer(job(sampling=Sampling(max_tokens=512)))
+        _, error = await box.failure(job(sampling=Sampling(max_tokens=1)))
+    assert (len(answered), error.word) == (1_500_002, "truncated")
+
+
+async def test_what_comes_compressed_is_not_undone() -> None:
+    packed = gzip.compress(PARIS.partition(b"\r\n\r\n")[2])
+    said = answer("200 OK", _EVENTS, "Content-Encoding: gzip", body=packed)
+    async with saying(said) as (url, _), connected(url) as box:
+        _, error = await box.failure(job())
+    assert error.word == "truncated"
+
+
+@pytest.mark.parametrize("charset", ["hex", "idna", "utf-16", "undefined", "nonsense"])
+async def test_an_answer_is_utf_8_whatever_its_head_says(charset: str) -> None:
+    said = PARIS.replace(b"event-stream", b"event-stream; charset=" + charset.encode())
+    async with saying(said) as (url, _), connected(url) as box:
+        assert (await box.answer(job()))[0] == "Paris"
+
+
+# Whether it is ready.
+
+
+@pytest.mark.parametrize("status", ["204 No Content", "302 Found", "401 Unauthorized", "404 Not Found"])
+async def test_a_gateway_that_knows_no_health_is_no_hindrance(status: str) -> None:
+    async with saying(health=answer(status)) as (url, _), connected(url) as box:
+        assert (await box.answer(job()))[0] == "Paris"
+
+
+async def test_a_server_that_still_loads_is_not_ready() -> None:
+    async with saying(health=answer("503 Service Unavailable")) as (url, _), connected(url, wait=False) as box:
+        await eventually(lambda: box.engine.health.detail is not None)
+        refused = box.engine.refusal(job())
+    assert refused is not None
+    assert refused.word == "not_ready"
+
+
+async def test_of_a_health_only_the_status_is_read() -> None:
+    head = b"HTTP/1.1 200 OK\r\n\r\n"
+    async with (
+        saying(health=head, then_health=b"x" * 65536) as (url, there),
+        asyncio.timeout(exchange._PROBE_S),
+        connected(url),
+    ):
+        await eventually(lambda: not there)
+
+
+async def test_a_health_without_an_end_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange, "_PROBE_S", 0.1)
+    hint = b"HTTP/1.1 103 Early Hints\r\n\r\n"
+    async with saying(health=hint, then_health=hint) as (url, _), connected(url, wait=False) as box:
+        await eventually(lambda: "cannot be reached" in (box.engine.health.detail or ""))

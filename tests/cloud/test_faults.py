@@ -89,6 +89,9 @@ def test_what_passes_by_itself_may_be_tried_again(status: int, passes: bool) -> 
         ({"retry_after": "Mon, 23 Nov 2026 00:00:00 GMT", "date": "Mon, 23 Nov 2026 00:00:04 GMT"}, 0.0),
         ({"retry_after": "soon"}, None),
         ({"retry_after": "-1"}, None),
+        ({"retry_after": "Mon, 01 Jan 2026 00:00:00 +99999999999999999"}, None),
+        ({"retry_after": "Mon, 01 Jan 0001 00:00:00 +2359"}, None),
+        ({"retry_after": "5", "date": "Mon, 01 Jan 2026 00:00:00 +99999999999999999"}, 5.0),
         ({"retry_after": "99999999999999999999"}, None),
     ],
 )
@@ -110,6 +113,23 @@ def test_retry_after_is_seconds_or_a_date_by_the_endpoints_clock(
 def test_that_usage_is_not_counted_is_told_from_other_refusals(said: Any) -> None:
     assert answered(400, said).uncounted
     assert not answered(400, {"detail": "no"}).uncounted
+
+
+def test_a_request_that_is_quoted_says_nothing_of_usage() -> None:
+    quoted = {"loc": ["body", "temperature"], "msg": "too high", "input": {"stream_options": {"include_usage": True}}}
+    assert not answered(422, {"detail": [quoted]}).uncounted
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"no: DEGRADED function",
+        {"error": {"message": "the prompt was: DEGRADED function"}},
+        {"detail": [{"loc": ["body"], "msg": "no", "input": "DEGRADED function"}]},
+    ],
+)
+def test_a_prompt_that_is_quoted_does_not_make_a_model_degraded(said: Any) -> None:
+    assert answered(400, said).fault == Fault("request", transient=False, word="rejected")
 
 
 @pytest.mark.parametrize(
@@ -156,7 +176,16 @@ def test_what_the_endpoint_quotes_is_repeated_to_nobody(status: int) -> None:
     assert "my secret" not in f"{failed.error()} {failed.detail} {failed!r}"
 
 
-def test_the_endpoints_short_code_is_for_the_log() -> None:
+@pytest.mark.parametrize("name", ["code", "type", "title"])
+def test_a_code_that_nobody_knows_may_be_the_prompt_and_is_not_for_the_log(name: str) -> None:
+    assert answered(400, {"error": {name: "xylophone"}}).detail is None
+
+
+def test_nor_is_a_kind_of_content() -> None:
+    assert (faults.unlike("text/xylophone").detail, faults.unlike("text/html").detail) == (None, "text/html")
+
+
+def test_a_code_that_is_known_is_for_the_log() -> None:
     assert answered(400, {"error": {"code": "invalid_image_format", "message": "…"}}).detail == "invalid_image_format"
 
 

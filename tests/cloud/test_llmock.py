@@ -39,6 +39,9 @@ class Books:
     async def leaving(self, _: Job) -> None:
         self.left += 1
 
+    def prompt_tokens(self, _: Job) -> int:
+        return 0
+
     async def returned(self, job: Job, usage: Usage) -> None:
         pass
 
@@ -105,7 +108,7 @@ def books() -> Books:
 async def engine(address: str, books: Books, llmock: Control) -> AsyncIterator[CloudEngine]:  # noqa: ARG001  it is reset
     # llmock has no health of NIM's; a llama.cpp server is asked at /health.
     settings = Cloud(enabled=True, preset="llamacpp", base_url=f"{address}/v1", text_model=_MODEL)
-    engine = CloudEngine(settings, "key", books, random=lambda: 0.0)
+    engine = CloudEngine(settings, "key", books, lambda _: False, random=lambda: 0.0)
     serving = asyncio.create_task(engine.serve())
     while engine.health.state != "ready":
         await engine.changed()

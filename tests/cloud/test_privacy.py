@@ -39,8 +39,12 @@ class Books:
 
     async def leaving(self, job: Job) -> None:
         if self.sick:
-            raise OSError("the disk is full")
+            raise JobError(Code.CLOUD_UNAVAILABLE, "the disk is full", reason="disk")
         self.left.append(job.id)
+
+    def prompt_tokens(self, job: Job) -> int:
+        """Estimate nothing."""
+        return len(job.id)
 
     async def returned(self, job: Job, usage: Usage) -> None:
         """Charge nothing."""
@@ -77,7 +81,9 @@ async def elsewhere() -> AsyncIterator[Recorder]:
 
 
 @asynccontextmanager
-async def endpoint(keeps: Callable[[Job], bool] = lambda _: False, **settings: Any) -> AsyncIterator[Endpoint]:
+async def endpoint(
+    keeps: Callable[[Job], bool] = lambda _: False, *, books: Books | None = None, **settings: Any
+) -> AsyncIterator[Endpoint]:
     async with recording() as wire:
         cloud = Cloud(
             enabled=True,
@@ -87,7 +93,7 @@ async def endpoint(keeps: Callable[[Job], bool] = lambda _: False, **settings: A
             requests_per_minute=10_000,
             **settings,
         )
-        books = Books()
+        books = books or Books()
         engine = CloudEngine(cloud, KEY, books, keeps, random=lambda: 0.0)
         serving = asyncio.create_task(engine.serve())
         while engine.health.state != "ready":
@@ -266,9 +272,51 @@ async def test_what_cannot_be_noted_as_having_left_does_not_leave() -> None:
     async with endpoint() as found:
         found.books.sick = True
         before = found.wire.received
-        with pytest.raises(OSError, match="disk is full"):
-            await found.ask(text_job())
-        assert found.wire.received == before
+        refused = await found.ask(text_job())
+        assert isinstance(refused, JobError)
+        assert (refused.word, found.wire.received) == ("disk", before)
+
+
+async def test_a_camera_that_is_made_private_while_its_job_connects_keeps_it() -> None:
+    asked = 0
+
+    def keeps(_: Job) -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 2  # not yet at the first look, nor at the last before the connection
+
+    async with endpoint(keeps) as found:
+        before = found.wire.received
+        refused = await found.ask(text_job())
+        assert isinstance(refused, JobError)
+        assert (refused.code, found.wire.received, found.books.left) == (Code.PRIVACY, before, [])
+
+
+async def test_nor_does_it_leave_if_that_is_told_while_the_disk_notes_it() -> None:
+    kept = False
+
+    class Slow(Books):
+        async def leaving(self, job: Job) -> None:
+            nonlocal kept
+            await super().leaving(job)
+            kept = True
+
+    async with endpoint(lambda _: kept, books=Slow()) as found:
+        before = found.wire.received
+        refused = await found.ask(text_job())
+        assert isinstance(refused, JobError)
+        assert (refused.code, found.wire.received) == (Code.PRIVACY, before)
+
+
+REFUSED_USAGE = answer("400 Bad", body=b'{"detail": "stream_options is not supported"}')
+
+
+async def test_nor_does_its_second_request_where_the_first_was_refused_for_counting() -> None:
+    async with endpoint(lambda _: found.wire.heads != []) as found:
+        found.wire.answers.append(REFUSED_USAGE)
+        refused = await found.ask(text_job())
+        assert isinstance(refused, JobError)
+        assert (refused.code, len(found.wire.heads), found.books.left) == (Code.PRIVACY, 1, ["j1"])
 
 
 async def test_the_key_is_not_shown_where_nobody_asks_for_it() -> None:
@@ -277,7 +325,7 @@ async def test_the_key_is_not_shown_where_nobody_asks_for_it() -> None:
         assert KEY.encode() not in found.wire.received
 
 
-ECHO = json.dumps({"error": {"message": f"bad {KEY} for {MARKER}", "code": f"{MARKER} {KEY}", "type": "bad"}}).encode()
+ECHO = json.dumps({"error": {"message": f"bad {KEY} for {MARKER}", "code": MARKER, "type": KEY, "title": KEY}}).encode()
 FAULTS: dict[str, list[bytes]] = {
     "none": [],
     **{
@@ -297,6 +345,7 @@ FAULTS: dict[str, list[bytes]] = {
     **{status: [answer(status, body=ECHO)] * 3 for status in ("500 Oh", "502 Oh", "503 Oh", "504 Oh", "307 There")},
     "no HTTP": [ECHO + b"\r\n\r\n"] * 3,
     "no answer": [answer("200 OK", "Content-Type: text/html", body=ECHO)] * 3,
+    "no kind": [answer("200 OK", f"Content-Type: text/{MARKER}", body=ECHO)] * 3,
     "error in the stream": [
         answer("200 OK", "Content-Type: text/event-stream", body=b"data: " + ECHO + b"\n\ndata: [DONE]\n\n")
     ]

@@ -18,8 +18,8 @@ def chunk(content: str | None = None, finish: str | None = None, **more: Any) ->
     return json.dumps({"choices": [{"index": 0, "delta": delta, "finish_reason": finish}], **more})
 
 
-def taken(*data: str, max_tokens: int = 10) -> tuple[Answer, str]:
-    answer = Answer(max_tokens)
+def taken(*data: str) -> tuple[Answer, str]:
+    answer = Answer()
     return answer, "".join(map(answer.take, data))
 
 
@@ -100,9 +100,9 @@ def test_a_chunk_without_words_has_none(data: str) -> None:
     assert taken(data)[1] == ""
 
 
-def test_an_answer_without_an_end_is_left() -> None:
+def test_a_chunk_that_the_loop_would_stand_still_for_is_not_read() -> None:
     with pytest.raises(Failed, match="broke off"):
-        taken(*[chunk("word " * 1000)] * 300, max_tokens=1)
+        taken(chunk("word " * 300_000))
 
 
 def test_an_answer_in_one_piece_is_the_same() -> None:
@@ -110,7 +110,7 @@ def test_an_answer_in_one_piece_is_the_same() -> None:
         "choices": [{"message": {"content": "a b"}, "finish_reason": "length"}],
         "usage": {"prompt_tokens": 3, "completion_tokens": 2},
     }
-    answer = Answer(10)
+    answer = Answer()
     assert (answer.take_whole(json.dumps(whole).encode()), answer.finish, answer.usage) == (
         "a b",
         "length",
@@ -121,7 +121,7 @@ def test_an_answer_in_one_piece_is_the_same() -> None:
 @pytest.mark.parametrize("whole", [b"", b"{}", b'{"choices": [{"message": {"content": "a"}}]}'])
 def test_a_piece_that_is_not_whole_is_a_failure(whole: bytes) -> None:
     with pytest.raises(Failed):
-        Answer(10).take_whole(whole)
+        Answer().take_whole(whole)
 
 
 def response(body: str, kind: str = "text/event-stream") -> httpx.Response:
@@ -135,7 +135,7 @@ def response(body: str, kind: str = "text/event-stream") -> httpx.Response:
 @pytest.mark.parametrize("end", ["\n\n", "\r\n\r\n", "\r\r"])
 async def test_events_are_read_however_they_are_cut(end: str) -> None:
     events = [": a comment", *(f"data: {data}" for data in (chunk("a\u2028ü"), chunk("b", "stop"), "[DONE]"))]
-    answer = Answer(10)
+    answer = Answer()
     words = [each async for each in read(response("".join(event + end for event in events)), answer)]
     assert (words, answer.finish) == (["a\u2028ü", "b"], "stop")
 
@@ -145,14 +145,55 @@ async def test_a_stream_that_is_done_is_not_waited_for() -> None:
         yield f"data: {chunk('a')}\n\ndata: [DONE]\n\n".encode()
         await asyncio.Event().wait()
 
-    answer = Answer(10)
+    answer = Answer()
     async with asyncio.timeout(1.0):
         held = httpx.Response(200, headers={"content-type": "text/event-stream"}, content=held_open())
         words = [each async for each in read(held, answer)]
     assert (words, answer.finish) == (["a"], "stop")
 
 
+@pytest.mark.parametrize("end", [chunk(finish="stop"), "[DONE]"], ids=["reason", "done"])
+@pytest.mark.parametrize("badly", [httpx.RemoteProtocolError("no last chunk"), httpx.ReadTimeout("")], ids=type)
+async def test_a_whole_answer_is_whole_however_its_connection_ends(end: str, badly: httpx.HTTPError) -> None:
+    answer = Answer()
+    words = [each async for each in read(cut(badly, chunk("a"), end), answer)]
+    assert (words, answer.finish) == (["a"], "stop")
+
+
+async def test_an_answer_that_is_not_whole_is_lost_with_its_connection() -> None:
+    with pytest.raises(httpx.RemoteProtocolError):
+        _ = [each async for each in read(cut(httpx.RemoteProtocolError("cut"), chunk("a")), Answer())]
+
+
+async def test_who_has_said_all_and_no_usage_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.engines.cloud.stream._USAGE_S", 0.05)
+    answer = Answer()
+    async with asyncio.timeout(1.0):
+        words = [each async for each in read(cut(None, chunk("a"), chunk(finish="length")), answer)]
+    assert (words, answer.finish, answer.usage) == (["a"], "length", None)
+
+
+async def test_usage_that_follows_the_last_word_is_read() -> None:
+    answer = Answer()
+    usage = json.dumps({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}})
+    _ = [each async for each in read(cut(httpx.ReadError(""), chunk("a"), chunk(finish="stop"), usage), answer)]
+    assert answer.usage == Usage(3, 2)
+
+
+def cut(badly: httpx.HTTPError | None, *data: str) -> httpx.Response:
+    """Return a response that says so much, and then breaks, or is held open in silence."""
+
+    async def bytes_of() -> AsyncIterator[bytes]:
+        for each in data:
+            yield f"data: {each}\n\n".encode()
+        if badly is not None:
+            raise badly
+        await asyncio.Event().wait()
+
+    return httpx.Response(200, headers={"content-type": "text/event-stream"}, content=bytes_of())
+
+
 async def test_a_login_page_is_no_answer() -> None:
     with pytest.raises(Failed) as failed:
-        _ = [each async for each in read(response("<html>", "text/html; charset=utf-8"), Answer(10))]
+        _ = [each async for each in read(response("<html>", "text/html; charset=utf-8"), Answer())]
     assert failed.value.fault.word == "network"

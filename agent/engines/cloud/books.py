@@ -17,7 +17,14 @@ class Books(Protocol):
         """Note, durably, that a request of the job leaves the box.
 
         Awaited for each request, retries included, when the connection stands and before a byte of it is written.
+
+        Raises:
+            JobError: that cannot be noted; the request does not leave.
+
         """
 
+    def prompt_tokens(self, job: Job) -> int:
+        """Estimate the tokens of the job's prompt, for where the endpoint does not count them."""
+
     async def returned(self, job: Job, usage: Usage) -> None:
-        """Charge the tokens of an attempt, however it ended. Awaited after each `leaving`."""
+        """Charge the tokens of an attempt, however it ended. Awaited after each that tried to leave."""

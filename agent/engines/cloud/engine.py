@@ -1,12 +1,12 @@
 """The cloud engine: runs jobs at an endpoint elsewhere, and is the only thing in the house that lets one leave it."""
 
 import asyncio
-import math
 import random as randomness
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import httpx
 import structlog
@@ -28,6 +28,8 @@ from agent.settings import Cloud
 
 _log = structlog.get_logger(__name__)
 
+_T = TypeVar("_T")
+
 # What fails twice and then works is rare: either a connection was cut, or something is down for minutes.
 _ATTEMPTS = 3
 # What takes longer is decided anew: the box may be free sooner, and this holds a slot.
@@ -36,12 +38,14 @@ _LONGEST_WAIT_S = 5.0
 _PATIENCE_S = 600.0
 # NVIDIA's endpoints take pictures in a request up to this many characters of base64.
 _PICTURES = 180_000
-# Who is let go by its deadline, or by a box that can wait no longer, after a silence of this length or half the job's
-# time, has met an endpoint that does not answer; else one that never does would never be left alone.
+# Who is let go at the end of its time after a silence of this length, or half the time if that is less, has met an
+# endpoint that does not answer; else one that never does would never be left alone. Its time may have begun earlier,
+# when it came: a last quarter is the end.
 _SILENCE_S = 1.0
+_END = 0.25
+# A client that changes its mind before says nothing of the endpoint. But hosted models begin to answer within seconds.
+_LONG_SILENCE_S = 10.0
 _NOT_READY_RETRY_S = 15.0
-# Languages have three to five characters a token; charged where an endpoint does not say.
-_CHARACTERS_PER_TOKEN = 3
 
 
 @dataclass(slots=True)
@@ -53,6 +57,8 @@ class _Run:
         pictures: as they may leave the box.
         started: whether an attempt was taken up.
         said: whether a word of an answer has come: from then on there is no other attempt.
+        heard_at: when the endpoint last gave a sign of itself, or its silence began.
+        owes: whether the endpoint may have worked at a request of the present attempt.
 
     """
 
@@ -62,6 +68,8 @@ class _Run:
     pictures: Sequence[bytes] = ()
     started: bool = False
     said: bool = False
+    heard_at: float = 0.0
+    owes: bool = False
 
 
 class CloudEngine:
@@ -88,7 +96,7 @@ class CloudEngine:
         settings: Cloud,
         key: str | None,
         books: Books,
-        keeps: Callable[[Job], bool] = lambda _: False,
+        keeps: Callable[[Job], bool],
         *,
         default_max_tokens: int = 512,
         clock: Callable[[], float] = time.monotonic,
@@ -144,7 +152,7 @@ class CloudEngine:
         after a failure, and then now and then until it is.
         """
         try:
-            async with Exchange.connected(self._endpoint, self._key, self.slots + 1) as self._exchange:
+            async with Exchange.connected(self._endpoint, self._key) as self._exchange:
                 await self._readiness.watch(self._exchange)
         finally:
             self._exchange = None
@@ -212,32 +220,33 @@ class CloudEngine:
         if run.job.pictures and not run.pictures:
             run.pictures = await self._shrinker.shrunk(run.job.pictures, _PICTURES)
         self._gate.open(run.job, run.model)
-        answer = stream.Answer(run.job.sampling.max_tokens or self._default_max_tokens)
+        answer = stream.Answer()
         response: httpx.Response | None = None
-        sent_at = heard_at = self._clock()
+        sent_at = run.heard_at = self._clock()
         first_at: float | None = None
+        run.owes = False
         try:
-            response = await self._ask(run)
+            response = await self._in_time(run, self._ask(run))
             if not run.started:
                 run.started = True
                 yield Started(0)
             async with aclosing(stream.read(response, answer)) as said:
-                async for words in said:
-                    heard_at = self._clock()
-                    run.said, first_at = True, first_at or heard_at
+                while words := await self._in_time(run, anext(said, "")):
+                    run.heard_at = self._clock()
+                    run.said, first_at = True, first_at or run.heard_at
                     yield Text(words, answer.tokens)
             finish = answer.finish
         except httpx.HTTPError as error:
             raise faults.broken(error, answering=response is not None) from error
         except asyncio.CancelledError:
-            self._note_silence(run, self._clock() - heard_at)
+            self._note_silence(run)
             raise
         finally:
             if response is not None:
                 await response.aclose()
             # However it ended: until then the most that it may cost is held back from the budget.
-            none = Usage() if response is None else _estimate(run.job, answer.tokens)
-            await self._books.returned(run.job, answer.usage or none)
+            owed = Usage(self._books.prompt_tokens(run.job), answer.tokens) if run.owes else Usage()
+            await self._books.returned(run.job, answer.usage or owed)
         ended_at = self._clock()
         first_at = first_at or ended_at
         self._gate.succeeded(run.model)
@@ -245,17 +254,23 @@ class CloudEngine:
 
     async def _ask(self, run: _Run) -> httpx.Response:
         """Send the request; a second time, without it, if the model does not take it to be asked for its usage."""
+        counted = run.model not in self._uncounted
         try:
-            return await self._send(run)
+            return await self._send(run, count_usage=counted)
         except Failed as failed:
-            if not failed.uncounted or run.model in self._uncounted:
+            if not (counted and failed.uncounted):
                 raise
+            # If it was a probe, so is the next one.
+            self._gate.failed(run.model, failed.fault)
+        await self._gate.take_place(run.until)
+        self._gate.open(run.job, run.model)
+        response = await self._send(run, count_usage=False)
+        # Not before: a refusal of something else may have quoted the request.
         self._uncounted.add(run.model)
         _log.info("cloud.usage_refused", model=run.model)
-        await self._gate.take_place(run.until)
-        return await self._send(run)
+        return response
 
-    async def _send(self, run: _Run) -> httpx.Response:
+    async def _send(self, run: _Run, *, count_usage: bool) -> httpx.Response:
         if self._exchange is None:
             raise EngineLost("the engine was stopped")
         body = request.body(
@@ -264,18 +279,53 @@ class CloudEngine:
             run.pictures,
             self._endpoint.preset,
             max_tokens=self._default_max_tokens,
-            count_usage=run.model not in self._uncounted,
+            count_usage=count_usage,
         )
-        return await self._exchange.ask(body, lambda: run.until - self._clock(), lambda: self._books.leaving(run.job))
+
+        def heard() -> None:
+            run.heard_at = self._clock()
+
+        async def leaving() -> None:
+            await self._gate.leave(run.job)
+            heard()  # who takes connections, lives
+            run.owes = True
+
+        try:
+            return await self._exchange.ask(
+                body,
+                lambda: run.until - self._clock(),
+                leaving,
+                heard,
+                max_tokens=run.job.sampling.max_tokens or self._default_max_tokens,
+            )
+        except Failed as failed:
+            # What was refused, nobody has computed.
+            run.owes = failed.status is None
+            raise
+
+    async def _in_time(self, run: _Run, doing: Awaitable[_T]) -> _T:
+        """Await something for as long as it is of use.
+
+        Never around a ``yield``: it would cancel what the consumer awaits meanwhile.
+        """
+        try:
+            async with asyncio.timeout(run.until - self._clock()):
+                return await doing
+        except TimeoutError as late:
+            raise faults.timed_out() from late
 
     def _note(self, run: _Run, failed: Failed) -> None:
         self._gate.failed(run.model, failed.fault)
         if failed.fault.scope == "provider":
             self._readiness.doubt()
 
-    def _note_silence(self, run: _Run, silent_s: float) -> None:
+    def _note_silence(self, run: _Run) -> None:
         """Take a run that is let go for one that met an endpoint which does not answer, if it was silent for long."""
-        if silent_s >= min(_SILENCE_S, (run.job.deadline_s or math.inf) / 2):
+        now = self._clock()
+        enough_s = _LONG_SILENCE_S
+        if run.job.deadline_s is not None and run.until - now <= _END * run.job.deadline_s:
+            enough_s = min(_SILENCE_S, run.job.deadline_s / 2)
+        if now - run.heard_at >= enough_s:
             failed = faults.timed_out()
             self._note(run, failed)
             self._log_failure(run, failed, None)
@@ -299,8 +349,3 @@ def _failed(state: RetryCallState) -> Failed:
     failed = state.outcome.exception() if state.outcome else None
     assert isinstance(failed, Failed)  # noqa: S101  nothing else is given to tenacity
     return failed
-
-
-def _estimate(job: Job, tokens: int) -> Usage:
-    """Estimate the usage of an answer whose endpoint does not count, or which was not heard to its end."""
-    return Usage(sum(len(message.text) for message in job.messages) // _CHARACTERS_PER_TOKEN, tokens)

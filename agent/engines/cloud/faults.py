@@ -1,6 +1,6 @@
 """What an attempt failed of: statuses, bodies and broken connections, read as faults.
 
-Of what an endpoint says, nothing but its short codes is repeated, to nobody: its sentences may quote the prompt.
+Of what an endpoint says, nothing but codes that are known is repeated, to nobody: all else may quote the prompt.
 """
 
 import json
@@ -20,7 +20,19 @@ _LATER = "try again later, or let the job run on the box"
 _TRUNCATED = f"the cloud's answer broke off: {_LATER}"
 # 503 for hours, as NVIDIA announces it: the model is out of service. For less, it is a gateway that restarts.
 _OUT_OF_SERVICE_S = 60.0
-_SHORT_CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+# What is logged of what an endpoint says, in OpenAI's words, NVIDIA's and llama.cpp's. Anything else may be a prompt of one
+# word, or the key.
+_CODES = frozenset(
+    {
+        *("invalid_request_error", "unsupported_parameter", "unsupported_value", "BadRequestError"),
+        *("invalid_image_format", "context_length_exceeded", "exceed_context_size_error", "content_filter"),
+        *("invalid_api_key", "authentication_error", "permission_error", "insufficient_quota"),
+        *("model_not_found", "not_found_error", "NotFoundError", "DeploymentNotFound", "unknown_model"),
+        *("rate_limit_exceeded", "rate_limit_error", "RateLimitReached", "ResourceExhausted"),
+        *("server_error", "api_error", "internal_error", "InternalServerError", "unavailable_error"),
+        *("text/html", "text/plain"),
+    }
+)
 
 
 @dataclass(eq=False)
@@ -31,7 +43,7 @@ class Failed(Exception):  # noqa: N818  it tells what happened; what a client re
         fault: for the breaker.
         sentence: for the job's client.
         status: the HTTP status, where there was one.
-        detail: the endpoint's own short code for it, for the log.
+        detail: the endpoint's own short code for it, if it is one that is known, for the log.
         uncounted: whether it was refused for asking to have its usage counted, and may be sent without.
 
     """
@@ -85,7 +97,7 @@ def truncated(detail: str) -> Failed:
 def unlike(kind: str) -> Failed:
     """Return the fault of a 200 that is no answer of a model, but say a hotel's login page."""
     sentence = "what answers at cloud.base_url is no chat completions endpoint: check the address and the box's network"
-    return Failed(Fault("provider", transient=False, word="network"), sentence, 200, _short(kind.replace("/", ".")))
+    return Failed(Fault("provider", transient=False, word="network"), sentence, 200, _known(kind))
 
 
 def timed_out() -> Failed:
@@ -126,9 +138,9 @@ def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
 def _date(text: str) -> float | None:
     try:
         date = parsedate_to_datetime(text)
-    except ValueError:
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
         return None
-    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +150,7 @@ class _Problem:
     status: int | None = None
     code: str | None = None
     text: str = ""
+    detail: str = ""
 
     @classmethod
     def of(cls, said: object) -> "_Problem":
@@ -147,9 +160,9 @@ class _Problem:
             return cls(text=inner if isinstance(inner, str) else "")
         numbers = (inner.get(name) for name in ("status", "code", "status_code"))
         status = next((each for each in numbers if type(each) is int and 400 <= each < 600), None)  # noqa: PLR2004
-        codes = (_short(inner.get(name)) for name in ("code", "type", "title"))
+        codes = (_known(inner.get(name)) for name in ("code", "type", "title"))
         text = (inner.get(name) for name in ("detail", "message", "title", "param"))
-        return cls(status, next(filter(None, codes), None), " ".join(map(_text, text)))
+        return cls(status, next(filter(None, codes), None), " ".join(map(_text, text)), _text(inner.get("detail")))
 
 
 def _problem(body: bytes) -> _Problem:
@@ -160,11 +173,15 @@ def _problem(body: bytes) -> _Problem:
 
 
 def _text(value: Any) -> str:  # noqa: ANN401  it is somebody else's JSON
-    return value if isinstance(value, str) else json.dumps(value) if value else ""
+    """Return what is said; of a list of what is wrong with a request, without the request that many add as `input`."""
+    if isinstance(value, list):
+        said = [each.get(name) for each in value if isinstance(each, dict) for name in ("loc", "msg")]
+        return " ".join(map(str, said))
+    return value if isinstance(value, str) else ""
 
 
-def _short(value: object) -> str | None:
-    return value if isinstance(value, str) and _SHORT_CODE.fullmatch(value) else None
+def _known(value: object) -> str | None:
+    return value if isinstance(value, str) and value in _CODES else None
 
 
 def _of_status(status: int, problem: _Problem, retry_s: float | None) -> Failed:  # noqa: PLR0911  one for each kind
@@ -184,7 +201,7 @@ def _of_status(status: int, problem: _Problem, retry_s: float | None) -> Failed:
         return Failed(fault("provider", "rate_limit"), f"the cloud takes no more requests for now: {_LATER}", status)
     if status in (408, 504):
         return Failed(fault("provider", "timeout", transient=True), timed_out().sentence, status)
-    if status == 400 and "DEGRADED" in problem.text:  # noqa: PLR2004  NVIDIA's word for a model that is being mended
+    if status == 400 and "DEGRADED" in problem.detail:  # noqa: PLR2004  NVIDIA's word for a model that is being mended
         return Failed(fault("model", "not_ready", transient=True), _busy(status), status)
     if 400 <= status < 500:  # noqa: PLR2004
         return _rejected(status, problem)

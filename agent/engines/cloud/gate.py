@@ -119,6 +119,20 @@ class Gate:
             raise refused
         self._breaker.attempt(model, self._clock())
 
+    async def leave(self, job: Job) -> None:
+        """Note that a request of the job leaves; awaited when its connection stands, before a byte of it is written.
+
+        Its camera is asked for on both sides: to connect takes seconds, and so may a disk. (What is kept here by the
+        second question alone is told as having left.)
+
+        Raises:
+            JobError: it may not go, or that could not be noted.
+
+        """
+        self._stay(job)
+        await self._books.leaving(job)
+        self._stay(job)
+
     def succeeded(self, model: str) -> None:
         """Note an answer that came to its end."""
         self._tell(self._breaker.succeeded(model, self._clock()))
@@ -128,8 +142,15 @@ class Gate:
         self._tell(self._breaker.failed(model, fault, self._clock()))
 
     def _private(self, job: Job) -> JobError | None:
-        refused = guard.refusal(job, self._settings.frames_to_cloud)
-        return JobError(Code.PRIVACY, _KEPT) if refused is None and self._keeps(job) else refused
+        return guard.refusal(job, self._settings.frames_to_cloud) or self._kept(job)
+
+    def _kept(self, job: Job) -> JobError | None:
+        return JobError(Code.PRIVACY, _KEPT) if self._keeps(job) else None
+
+    def _stay(self, job: Job) -> None:
+        kept = self._kept(job)
+        if kept is not None:
+            raise kept
 
     def _without_model(self, job: Job) -> JobError:
         if job.model is not None:

@@ -55,7 +55,8 @@ class Readiness:
         while True:
             self._doubted.clear()
             status = await exchange.ready()
-            if status == httpx.codes.OK:
+            # A gateway in front may not know the path, or want a login. It is there, and the breaker judges the rest.
+            if status is not None and not httpx.codes.is_server_error(status):
                 self._become("ready", None)
                 backoff.reset()
                 await self._doubted.wait()

@@ -7,7 +7,7 @@ from contextlib import aclosing, suppress
 from typing import Any, Literal, TypeAlias, cast
 
 import httpx
-from httpx_sse import EventSource
+from httpx_sse import EventSource, ServerSentEvent
 
 from agent.contract.events import Usage
 from agent.engines.cloud import faults
@@ -17,18 +17,18 @@ Finish: TypeAlias = Literal["stop", "length", "content_filter"]
 _FINISHES: dict[str, Finish] = {"length": "length", "content_filter": "content_filter"}
 # No model has a window like that: what says more counts nothing.
 _MOST_TOKENS = 10_000_000
-# A chunk of one token is 200 to 400 characters of JSON. What says so much more than it was asked for never ends.
-_BASE_ROOM, _ROOM = 1 << 20, 4096
+# A chunk of one token is 200 to 700 characters of JSON, and a whole answer some thousands. Of a mebibyte in the worst
+# shape the event loop stands still for 30 ms.
+_MOST_CHARACTERS = 1 << 20
 # The end of a stream usually comes with its last chunk. A connection that was not read to the end is of no more use,
 # and the next job pays for a new one: a round trip or three.
 _END_S = 0.1
+# What follows a finish_reason, the usage and the end, is known with it. Who sends nothing more has nothing.
+_USAGE_S = 2.0
 
 
 class Answer:
     """What has come of an answer. It takes chunks, and gives words.
-
-    Args:
-        max_tokens: how long it may become.
 
     Attributes:
         tokens: how many chunks had words, which is how many tokens there were, or fewer.
@@ -37,15 +37,19 @@ class Answer:
 
     """
 
-    def __init__(self, max_tokens: int) -> None:
+    def __init__(self) -> None:
         self.tokens = 0
         self.usage: Usage | None = None
         self.ended = False
         self._finish: Finish | None = None
-        self._room = _BASE_ROOM + _ROOM * max_tokens
 
     def __repr__(self) -> str:
         return f"<Answer of {self.tokens} tokens, {self._finish or ('ended' if self.ended else 'under way')}>"
+
+    @property
+    def whole(self) -> bool:
+        """Whether all its words have come."""
+        return self._finish is not None or self.ended
 
     @property
     def finish(self) -> Finish:
@@ -55,7 +59,7 @@ class Answer:
             Failed: it did not: its stream was cut off, however cleanly.
 
         """
-        if self._finish is None and not self.ended:
+        if not self.whole:
             raise faults.truncated("no_finish")
         return self._finish or "stop"
 
@@ -69,8 +73,7 @@ class Answer:
         if data == "[DONE]":
             self.ended = True
             return ""
-        self._room -= len(data)
-        if self._room < 0:
+        if len(data) > _MOST_CHARACTERS:
             raise faults.truncated("endless")
         try:
             chunk = json.loads(data)
@@ -112,27 +115,39 @@ async def read(response: httpx.Response, answer: Answer) -> AsyncGenerator[str, 
 
     Raises:
         Failed: it is no answer, or an error.
-        httpx.HTTPError: the connection broke.
+        httpx.HTTPError: the connection broke before the answer was whole.
 
     """
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
         # Of a request that was put off, or a server that does not stream.
-        yield answer.take_whole(await beginning(response, _BASE_ROOM << 3))
+        yield answer.take_whole(await response.aread())
         return
     if kind != "text/event-stream":
         raise faults.unlike(kind)
     async with aclosing(EventSource(response).aiter_sse()) as events:
-        async for event in events:
+        while not answer.ended and (event := await _next(events, answer)) is not None:
             words = answer.take(event.data)
             if words:
                 yield words
-            if answer.ended:
-                break
-        with suppress(TimeoutError):
+        with suppress(TimeoutError, httpx.HTTPError, faults.Failed):
             async with asyncio.timeout(_END_S):
                 async for _ in events:
                     pass
+
+
+async def _next(events: AsyncGenerator[ServerSentEvent, None], answer: Answer) -> ServerSentEvent | None:
+    """Wait for the next event; None if there is none, or none that a whole answer needs.
+
+    Proxies and servers end connections as they like: what has all its words is not lost by that.
+    """
+    try:
+        async with asyncio.timeout(_USAGE_S if answer.whole else None):
+            return await anext(events, None)
+    except (TimeoutError, httpx.HTTPError, faults.Failed):
+        if not answer.whole:
+            raise
+        return None
 
 
 async def beginning(response: httpx.Response, most: int) -> bytes:
