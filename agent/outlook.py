@@ -51,10 +51,10 @@ class Outlook:
     def span(self, job: Job, now: float, *, ahead: bool = True) -> Span | None:
         """Foretell when a job would begin and end, ``ahead`` of it what waits, or nothing; None if it cannot be."""
         own, ready_s = self.estimator.work(job), self._ready_s(now)
-        before = self._before(job, now) if ahead else _Ahead([], 0.0)
-        if own is None or ready_s is None or before is None:
+        if own is None or ready_s is None:
             return None
-        return self._foresee(before, own, now, ready_s)
+        before = self._before(job, now) if ahead else _Ahead([], 0.0)
+        return None if before is None else self._foresee(before, own, now, ready_s)
 
     def late(self, now: float) -> list[Ticket]:
         """Return those of the next to start that will not have ended by their deadline, and leave them here."""
@@ -102,6 +102,8 @@ class Outlook:
             return None
         if len(self.running) < self.engine.slots and not len(self.queue):
             return ready_s
+        if not self.estimator.known:
+            return None
         ahead = self._ahead(self.queue.first(_LOOK, now), len(self.queue), now)
         return None if ahead is None else self._foresee(ahead, Work(0.0, 0.0), now, ready_s).begins_s
 

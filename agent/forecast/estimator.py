@@ -115,6 +115,11 @@ class Estimator:
         return f"<Estimator prefill {self._prefill}, decode {self._decode}, {self._prompts}{load}, {self._hindsight}>"
 
     @property
+    def known(self) -> bool:
+        """Whether anything was measured; if not, nothing can be predicted."""
+        return self._prefill.known
+
+    @property
     def slack(self) -> float:
         """By what factor nine in ten real durations exceed the predicted ones at most; at least 1."""
         return self._hindsight.slack
@@ -126,9 +131,11 @@ class Estimator:
 
     def work(self, job: Job) -> Work | None:
         """Predict how much work a job is; None while nothing is measured."""
+        if not self.known:
+            return None
         tokens = self._tokens(job)
         length = self._length(job, 0, self._most(job, tokens))
-        if length is None or not self._prefill.known:
+        if length is None:
             return None
         return Work(self._prefill.at(_prefill(tokens)), self._decode.at(_decode(tokens, 0, length)))
 

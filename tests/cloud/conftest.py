@@ -110,6 +110,12 @@ async def connected(
         await asyncio.wait([serve])
 
 
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look again every 50 ms for what was put off."""
+    monkeypatch.setattr("agent.engines.cloud.exchange._PACE_S", 0.05)
+
+
 @pytest.fixture
 def standin() -> StandIn:
     return StandIn(first_token_s=0.01, tokens_per_s=1000)

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import pytest
 from agent.contract.errors import Code, JobError
 from agent.contract.events import Usage
 from agent.contract.jobs import Frame, Job, Message, Part, PicturePart, Sampling, TextPart
-from agent.engines.base import Done, Started, Text
-from agent.standin import KEY, MODELS, Fault, Later, Plan, StandIn, wire
+from agent.engines.base import Done, Event, Started, Text
+from agent.standin import KEY, MODELS, Fault, Later, Plan, Refusal, StandIn, wire
 from tests.cloud.asking import WORDS, job
 from tests.cloud.conftest import Box, connected
 from tests.cloud.serving import serving
@@ -87,13 +88,115 @@ async def test_a_model_that_does_not_count_is_asked_without_and_remembered(box: 
 async def test_where_nobody_counts_the_budget_is_charged_an_estimate(box: Box, standin: StandIn) -> None:
     standin.always = Fault.USAGE_REFUSED
     _, done = await box.answer(job())
-    assert (done.usage, box.ledger.charged) == (Usage(0, 5), [Usage(len("one two three") // 3, 5)])
+    assert (done.usage, box.ledger.charged) == (Usage(0, 5), [Usage(box.ledger.prompt, 5)])
+
+
+async def test_of_two_jobs_that_find_out_at_once_both_are_answered(box: Box, standin: StandIn) -> None:
+    standin.always = Fault.USAGE_REFUSED
+    answers = await asyncio.gather(*(box.answer(job(name)) for name in "ab"))
+    assert [words for words, _ in answers] == [WORDS, WORDS]
+
+
+async def test_a_refusal_that_quotes_the_request_does_not_end_the_counting(box: Box, standin: StandIn) -> None:
+    standin.plan.extend([Refusal(400, b"no: {'stream_options': 1}")] * 2)
+    _, error = await box.failure(job())
+    assert (error.word, len(standin.chats)) == ("rejected", 2)
+    await box.answer(job())
+    assert "stream_options" in standin.chats[2].body
+
+
+async def test_a_request_that_is_sent_without_asks_the_budget_again(box: Box, standin: StandIn) -> None:
+    standin.plan.append(Fault.USAGE_REFUSED)
+    running = asyncio.create_task(box.failure(job()))
+    await standin.chat()
+    box.ledger.refuses = JobError(Code.CLOUD_UNAVAILABLE, "spent", reason="budget")
+    _, error = await running
+    assert (error.word, len(standin.chats)) == ("budget", 1)
+
+
+async def test_a_probe_may_be_sent_without(base_url: str, standin: StandIn) -> None:
+    ahead_s = 0.0
+    async with connected(base_url, clock=lambda: time.monotonic() + ahead_s) as box:
+        standin.plan.extend([Fault.END_OF_LIFE, Fault.USAGE_REFUSED])
+        await box.failure(job())
+        ahead_s = 3601.0
+        assert (await box.answer(job()))[0] == WORDS
+
+
+async def test_what_the_endpoint_refuses_costs_no_tokens(box: Box, standin: StandIn) -> None:
+    standin.plan.append(Fault.UNPROCESSABLE)
+    await box.failure(job())
+    assert box.ledger.charged == [Usage()]
+
+
+async def test_what_never_left_costs_no_tokens(box: Box) -> None:
+    box.engine._endpoint = replace(box.engine._endpoint, chat="http://127.0.0.1:1/v1/chat/completions")
+    assert box.engine._exchange is not None
+    box.engine._exchange._endpoint = box.engine._endpoint
+    await box.failure(job())
+    assert (box.ledger.left, {*box.ledger.charged}) == ([], {Usage()})
+
+
+@pytest.mark.parametrize("plan", [Fault.STALLED_FIRST, Later(polls=1000)])
+async def test_what_is_let_go_before_a_word_of_it_came_costs_its_prompt(box: Box, standin: StandIn, plan: Plan) -> None:
+    standin.plan.append(plan)
+    running = asyncio.create_task(box.run(job()))
+    await standin.chat()
+    running.cancel()
+    await asyncio.wait([running])
+    assert box.ledger.charged == [Usage(box.ledger.prompt, 0)]
 
 
 async def test_an_answer_that_broke_off_is_charged(box: Box, standin: StandIn) -> None:
     standin.plan.append(Fault.TRUNCATED_AMID)
     await box.failure(job())
     assert [usage.completion_tokens for usage in box.ledger.charged] == [3]
+
+
+# Its time.
+
+
+@pytest.mark.parametrize("plan", [Fault.STALLED_BEFORE_HEAD, Fault.STALLED_FIRST, Fault.STALLED_AMID])
+async def test_a_job_without_a_deadline_has_its_end(
+    box: Box, standin: StandIn, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.engines.cloud.under_way._PATIENCE_S", 0.2)
+    standin.plan.append(plan)
+    async with asyncio.timeout(5.0):
+        _, error = await box.failure(job())
+    assert error.word == "timeout"
+
+
+@pytest.mark.parametrize(("silent_s", "deadline_s", "counts"), [(5, None, 0), (5, 30, 0), (11, None, 1), (5, 6, 1)])
+async def test_who_is_let_go_shows_an_endpoint_silent_at_the_end_of_its_time_or_after_long(
+    base_url: str, standin: StandIn, silent_s: float, deadline_s: float | None, counts: int
+) -> None:
+    ahead_s = 0.0
+    async with connected(base_url, clock=lambda: time.monotonic() + ahead_s) as box:
+        standin.plan.append(Fault.STALLED_BEFORE_HEAD)
+        running = asyncio.create_task(box.run(job(deadline_s=deadline_s)))
+        await standin.chat()
+        ahead_s = silent_s
+        await let_go(running)
+        assert f"<provider closed, {counts} of {counts} failed>" in repr(box.engine)
+
+
+async def test_an_endpoint_that_puts_off_is_not_silent(base_url: str, standin: StandIn) -> None:
+    ahead_s = 0.0
+    async with connected(base_url, clock=lambda: time.monotonic() + ahead_s) as box:
+        standin.plan.append(Later(polls=1000))
+        running = asyncio.create_task(box.run(job()))
+        await standin.chat()
+        ahead_s = 11
+        polled = len(standin.requests)
+        await eventually(lambda: len(standin.requests) >= polled + 2)
+        await let_go(running)
+        assert "<provider closed, 0 of 0 failed>" in repr(box.engine)
+
+
+async def let_go(running: asyncio.Task[list[Event]]) -> None:
+    running.cancel()
+    await asyncio.wait([running])
 
 
 # What was put off.

@@ -90,7 +90,6 @@ def test_what_passes_by_itself_may_be_tried_again(status: int, passes: bool) -> 
         ({"retry_after": "soon"}, None),
         ({"retry_after": "-1"}, None),
         ({"retry_after": "Mon, 01 Jan 2026 00:00:00 +99999999999999999"}, None),
-        ({"retry_after": "Mon, 01 Jan 0001 00:00:00 +2359"}, None),
         ({"retry_after": "5", "date": "Mon, 01 Jan 2026 00:00:00 +99999999999999999"}, 5.0),
         ({"retry_after": "99999999999999999999"}, None),
     ],

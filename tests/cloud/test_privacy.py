@@ -366,8 +366,8 @@ async def test_neither_the_key_nor_the_prompt_is_in_a_log_an_error_or_a_repr(
             said = await found.ask(text_job())
         told = f"{logs} {caplog.text} {found.engine!r} {vars(said) if isinstance(said, JobError) else ''}"
         assert MARKER.encode() in found.wire.received
-        assert KEY not in told
-        assert MARKER not in told
+        assert KEY.lower() not in told.lower()
+        assert MARKER.lower() not in told.lower()
 
 
 # Faults after which a job is tried again, or given up for the box to do; too few of them to open the breaker.

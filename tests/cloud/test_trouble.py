@@ -106,7 +106,7 @@ async def test_a_silence_that_outlasts_a_job_counts_as_a_timeout(box: Box, stand
     for name in "ab":
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.1):
-                await box.run(job(name, deadline_s=0.15))
+                await box.run(job(name, deadline_s=0.11))
     _, error = await box.failure(job("c"))
     assert (error.word, len(standin.chats)) == ("breaker", 2)
 

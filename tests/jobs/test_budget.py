@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.budget import Budget, Entry
+from agent.budget import Budget, Entry, prompt_tokens
 from agent.contract.errors import Code, JobError
 from agent.contract.events import Usage
 from agent.contract.jobs import Job, Message, Sampling
@@ -145,6 +145,19 @@ def test_every_request_counts_and_so_does_one_that_is_tried_again() -> None:
     assert budget.refusal(job("b"), NOON) is None
     budget.began(job(), NOON)
     assert "0 of 2 requests left" in refused(budget, job("b")).message
+
+
+def test_a_request_that_did_not_leave_after_all_does_not_count() -> None:
+    budget = of_the_box(day=Spending(requests=1))
+    budget.began(job(), NOON)
+    budget.stayed(job(), NOON)
+    budget.used(job(), Usage(), NOON)
+    assert budget.refusal(job("b"), NOON) is None
+
+
+@pytest.mark.parametrize(("prompt", "pictures", "tokens"), [("x" * 300, 0, 100), ("好" * 100, 0, 100), ("x", 2, 5018)])
+def test_a_prompt_is_estimated_by_its_bytes_and_its_pictures(prompt: str, pictures: int, tokens: int) -> None:
+    assert prompt_tokens(job(prompt=prompt).model_copy(update={"pictures": (b"1",) * pictures})) == tokens
 
 
 def test_of_a_camera_and_of_the_box_is_counted_side_by_side() -> None:

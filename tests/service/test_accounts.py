@@ -9,7 +9,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from agent.accounts import Accounts
-from agent.budget import Budget
+from agent.budget import Budget, prompt_tokens
+from agent.contract.errors import Code, JobError
 from agent.contract.events import Usage
 from agent.contract.jobs import Job, Key, Message
 from agent.settings import Allowance, Price, Spending
@@ -59,6 +60,11 @@ async def test_a_job_that_leaves_is_marked_and_counted_on_disk_and_in_memory(box
     assert refused.word == "budget"
 
 
+async def test_a_prompt_that_nobody_counts_is_charged_as_it_was_estimated(box: Box) -> None:
+    asked = JOB.model_copy(update={"pictures": (b"1",)})
+    assert box.accounts.prompt_tokens(asked) == prompt_tokens(asked) > 2500
+
+
 async def test_what_a_job_has_used_is_charged_when_it_is_known(box: Box) -> None:
     await box.accounts.leaving(JOB)
     await box.accounts.returned(JOB, Usage(prompt_tokens=30, completion_tokens=12))
@@ -97,18 +103,20 @@ async def test_of_many_that_leave_at_once_none_is_forgotten(path: Path) -> None:
     await spool.close()
 
 
-async def test_a_disk_that_takes_nothing_stops_no_job_and_is_said(tmp_path: Path) -> None:
+async def test_what_a_disk_does_not_take_note_of_stays_and_is_not_counted(tmp_path: Path) -> None:
     with failing_disk(tmp_path / "disk") as fail:
         spool = await Spool.open(tmp_path / "disk" / "spool.db")
         box = Box(spool, Spending(requests=1))
         fail()
         with capture_logs() as logged:
-            await box.accounts.leaving(JOB)
-            await box.accounts.returned(JOB, Usage(completion_tokens=2))
+            with pytest.raises(JobError) as stays:
+                await box.accounts.leaving(JOB)
+            await box.accounts.returned(JOB, Usage())
+        assert (stays.value.code, stays.value.word) == (Code.CLOUD_UNAVAILABLE, "disk")
         assert [(each["event"], each["id"]) for each in logged] == [
             ("egress.not_stored", "a"),
             ("spending.not_stored", "a"),
         ]
-        assert box.left == [JOB.key]
-        assert box.accounts.refusal(JOB) is not None
+        assert box.left == []
+        assert box.accounts.refusal(JOB) is None
         await spool.close()

@@ -3,9 +3,9 @@
 import asyncio
 import random as randomness
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 import httpx
@@ -24,6 +24,7 @@ from agent.engines.cloud.faults import Failed
 from agent.engines.cloud.gate import Gate
 from agent.engines.cloud.readiness import Readiness
 from agent.engines.cloud.shrinking import Shrinker
+from agent.engines.cloud.under_way import Run
 from agent.settings import Cloud
 
 _log = structlog.get_logger(__name__)
@@ -34,42 +35,9 @@ _T = TypeVar("_T")
 _ATTEMPTS = 3
 # What takes longer is decided anew: the box may be free sooner, and this holds a slot.
 _LONGEST_WAIT_S = 5.0
-# For jobs that name no deadline: longer than hosted models take for their longest answers.
-_PATIENCE_S = 600.0
 # NVIDIA's endpoints take pictures in a request up to this many characters of base64.
 _PICTURES = 180_000
-# Who is let go at the end of its time after a silence of this length, or half the time if that is less, has met an
-# endpoint that does not answer; else one that never does would never be left alone. Its time may have begun earlier,
-# when it came: a last quarter is the end.
-_SILENCE_S = 1.0
-_END = 0.25
-# A client that changes its mind before says nothing of the endpoint. But hosted models begin to answer within seconds.
-_LONG_SILENCE_S = 10.0
 _NOT_READY_RETRY_S = 15.0
-
-
-@dataclass(slots=True)
-class _Run:
-    """A job under way, over all its attempts.
-
-    Attributes:
-        until: the end of its use, by the monotonic clock.
-        pictures: as they may leave the box.
-        started: whether an attempt was taken up.
-        said: whether a word of an answer has come: from then on there is no other attempt.
-        heard_at: when the endpoint last gave a sign of itself, or its silence began.
-        owes: whether the endpoint may have worked at a request of the present attempt.
-
-    """
-
-    job: Job
-    model: str
-    until: float
-    pictures: Sequence[bytes] = ()
-    started: bool = False
-    said: bool = False
-    heard_at: float = 0.0
-    owes: bool = False
 
 
 class CloudEngine:
@@ -167,7 +135,7 @@ class CloudEngine:
         if refused is not None:
             raise refused
         assert model is not None  # noqa: S101  a job without one is refused
-        run = _Run(job, model, self._clock() + (_PATIENCE_S if job.deadline_s is None else job.deadline_s))
+        run = Run.begun(job, model, self._clock())
         try:
             async for attempt in self._retrying(run):
                 try:
@@ -186,7 +154,7 @@ class CloudEngine:
             error = failed.error()
             raise replace(error, retry_after_s=error.retry_after_s or self._gate.shut_s(model) or None) from failed
 
-    def _retrying(self, run: _Run) -> AsyncRetrying:
+    def _retrying(self, run: Run) -> AsyncRetrying:
         """Return when a run is tried again: before its first word, soon, and if that is of use."""
         backoff = Backoff(0.25, 2.0, self._random)
 
@@ -208,7 +176,7 @@ class CloudEngine:
             reraise=True,
         )
 
-    async def _attempt(self, run: _Run) -> AsyncGenerator[Event, None]:
+    async def _attempt(self, run: Run) -> AsyncGenerator[Event, None]:
         """Ask once; yield what comes back.
 
         Raises:
@@ -252,7 +220,7 @@ class CloudEngine:
         self._gate.succeeded(run.model)
         yield Done(finish, answer.usage or Usage(0, answer.tokens), Cost(first_at - sent_at, ended_at - first_at))
 
-    async def _ask(self, run: _Run) -> httpx.Response:
+    async def _ask(self, run: Run) -> httpx.Response:
         """Send the request; a second time, without it, if the model does not take it to be asked for its usage."""
         counted = run.model not in self._uncounted
         try:
@@ -270,7 +238,7 @@ class CloudEngine:
         _log.info("cloud.usage_refused", model=run.model)
         return response
 
-    async def _send(self, run: _Run, *, count_usage: bool) -> httpx.Response:
+    async def _send(self, run: Run, *, count_usage: bool) -> httpx.Response:
         if self._exchange is None:
             raise EngineLost("the engine was stopped")
         body = request.body(
@@ -303,7 +271,7 @@ class CloudEngine:
             run.owes = failed.status is None
             raise
 
-    async def _in_time(self, run: _Run, doing: Awaitable[_T]) -> _T:
+    async def _in_time(self, run: Run, doing: Awaitable[_T]) -> _T:
         """Await something for as long as it is of use.
 
         Never around a ``yield``: it would cancel what the consumer awaits meanwhile.
@@ -314,23 +282,19 @@ class CloudEngine:
         except TimeoutError as late:
             raise faults.timed_out() from late
 
-    def _note(self, run: _Run, failed: Failed) -> None:
+    def _note(self, run: Run, failed: Failed) -> None:
         self._gate.failed(run.model, failed.fault)
         if failed.fault.scope == "provider":
             self._readiness.doubt()
 
-    def _note_silence(self, run: _Run) -> None:
-        """Take a run that is let go for one that met an endpoint which does not answer, if it was silent for long."""
-        now = self._clock()
-        enough_s = _LONG_SILENCE_S
-        if run.job.deadline_s is not None and run.until - now <= _END * run.job.deadline_s:
-            enough_s = min(_SILENCE_S, run.job.deadline_s / 2)
-        if now - run.heard_at >= enough_s:
+    def _note_silence(self, run: Run) -> None:
+        """Let a run that is let go count as a failure, if that is the endpoint's fault."""
+        if run.was_met_with_silence(self._clock()):
             failed = faults.timed_out()
             self._note(run, failed)
             self._log_failure(run, failed, None)
 
-    def _log_failure(self, run: _Run, failed: Failed, retry_s: float | None) -> None:
+    def _log_failure(self, run: Run, failed: Failed, retry_s: float | None) -> None:
         _log.warning(
             "cloud.attempt_failed",
             client=run.job.client,

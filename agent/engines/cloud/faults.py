@@ -20,8 +20,8 @@ _LATER = "try again later, or let the job run on the box"
 _TRUNCATED = f"the cloud's answer broke off: {_LATER}"
 # 503 for hours, as NVIDIA announces it: the model is out of service. For less, it is a gateway that restarts.
 _OUT_OF_SERVICE_S = 60.0
-# What is logged of what an endpoint says, in OpenAI's words, NVIDIA's and llama.cpp's. Anything else may be a prompt of one
-# word, or the key.
+# What is logged of what an endpoint says, in the words of OpenAI, NVIDIA and llama.cpp. Anything else may be a prompt
+# of one word, or the key.
 _CODES = frozenset(
     {
         *("invalid_request_error", "unsupported_parameter", "unsupported_value", "BadRequestError"),

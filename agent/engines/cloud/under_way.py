@@ -1,0 +1,54 @@
+"""A job that is with the endpoint: how long it is of use there, and what its end says of the endpoint."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from agent.contract.jobs import Job
+
+# For jobs that name no deadline: longer than hosted models take for their longest answers.
+_PATIENCE_S = 600.0
+# Who is let go at the end of its time after a silence of this length, or half the time if that is less, has met an
+# endpoint that does not answer; else one that never does would never be left alone. Its time may have begun earlier,
+# when it came: a last quarter is the end.
+_SILENCE_S = 1.0
+_END = 0.25
+# A client that changes its mind before says nothing of the endpoint. But hosted models begin to answer within seconds.
+_LONG_SILENCE_S = 10.0
+
+
+@dataclass(slots=True)
+class Run:
+    """A job under way, over all its attempts.
+
+    Attributes:
+        job: as it came.
+        model: that is asked, by the endpoint's name for it.
+        until: the end of its use, by the monotonic clock.
+        pictures: as they may leave the box.
+        started: whether an attempt was taken up.
+        said: whether a word of an answer has come: from then on there is no other attempt.
+        heard_at: when the endpoint last gave a sign of itself, or its silence began.
+        owes: whether the endpoint may have worked at a request of the present attempt.
+
+    """
+
+    job: Job
+    model: str
+    until: float
+    pictures: Sequence[bytes] = ()
+    started: bool = False
+    said: bool = False
+    heard_at: float = 0.0
+    owes: bool = False
+
+    @classmethod
+    def begun(cls, job: Job, model: str, now: float) -> "Run":
+        """Return a job that begins now."""
+        return cls(job, model, now + (_PATIENCE_S if job.deadline_s is None else job.deadline_s))
+
+    def was_met_with_silence(self, now: float) -> bool:
+        """Tell whether the endpoint, and not a client that changed its mind, is why the job is let go now."""
+        enough_s = _LONG_SILENCE_S
+        if self.job.deadline_s is not None and self.until - now <= _END * self.job.deadline_s:
+            enough_s = min(_SILENCE_S, self.job.deadline_s / 2)
+        return now - self.heard_at >= enough_s
