@@ -35,7 +35,7 @@ from agent.placement import Station
 from agent.rates import Rates
 from agent.reception import Reception
 from agent.settings import Settings
-from agent.signals import Sensors
+from agent.signals import Watch
 from agent.spool import Spool, SpoolError
 from agent.stations import cloud_engine, lines, local_engines
 
@@ -72,7 +72,6 @@ class Service:
         self.settings = settings
         self.topics = Topics(settings.mqtt.root, settings.device.id)
         self.counters = Counters()
-        self._sensors = Sensors()
         self._signals = Signals()
         self.spool = spool
         cameras = Cameras(settings.cameras, settings.sources)
@@ -126,6 +125,9 @@ class Service:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until ``stop`` is set, then drain. A side task that fails ends the service, loudly."""
+        self._loop = asyncio.get_running_loop()
+        watch = Watch(self._told_signals, _SENSE_EVERY_S)
+        watch.start()
         try:
             await self.intake.remember()
             await self.accounts.remember()
@@ -143,7 +145,6 @@ class Service:
                         "bus": self.bus.run(),
                         "metrics": self._tell_metrics(),
                         "age": self._watch_age(),
-                        "sense": self._sense(),
                         "rates": self._keep_rates(),
                     }.items()
                 ]
@@ -153,6 +154,7 @@ class Service:
                 for task in tasks:
                     task.cancel()
         finally:
+            watch.stop()
             await self.spool.close()
         _log.info("service.stopped")
 
@@ -247,11 +249,14 @@ class Service:
             )
             self.bus.send(Outgoing(self.topics.metrics, payload, 0))
 
-    async def _sense(self) -> Never:
-        while True:
-            await asyncio.sleep(_SENSE_EVERY_S)
-            self._signals = await asyncio.to_thread(self._sensors.read)
-            self.dispatcher.sense(self._signals)
+    def _told_signals(self, signals: Signals) -> None:
+        """Take in how the box is; called in the sensors' thread."""
+        with suppress(RuntimeError):  # the loop is closed: nobody needs it any more
+            self._loop.call_soon_threadsafe(self._sense, signals)
+
+    def _sense(self, signals: Signals) -> None:
+        self._signals = signals
+        self.dispatcher.sense(signals)
 
     async def _keep_rates(self) -> Never:
         while True:

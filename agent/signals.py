@@ -1,6 +1,7 @@
 """How the box is: its memory, temperature and throttling, as Linux tells them. What it does not tell is None."""
 
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -55,6 +56,35 @@ class Sensors:
             temperature_c=temperature_c(self._root),
             throttled=None if slow is None else now - self._throttled_at < _LATELY_S,
         )
+
+
+class Watch:
+    """Reads the sensors every so often, in a thread of its own, which nobody waits for: a bus may hang.
+
+    Args:
+        told: is given what was read, in that thread.
+        every_s: seconds between two readings.
+
+    """
+
+    def __init__(self, told: Callable[[Signals], None], every_s: float) -> None:
+        self._told = told
+        self._every_s = every_s
+        self._stopped = threading.Event()
+
+    def start(self) -> None:
+        """Begin."""
+        threading.Thread(target=self._run, name="sensors", daemon=True).start()
+
+    def stop(self) -> None:
+        """End after the reading that may be under way."""
+        self._stopped.set()
+
+    def _run(self) -> None:
+        sensors = Sensors()
+        while not self._stopped.is_set():
+            self._told(sensors.read())
+            self._stopped.wait(self._every_s)
 
 
 def available_bytes(root: Path = _ROOT) -> int | None:

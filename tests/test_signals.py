@@ -1,6 +1,8 @@
 """What Linux tells of the box's state, from a made-up tree of its files; and from this machine's."""
 
 import os
+import queue
+import threading
 import time
 from collections.abc import Iterator
 from io import FileIO
@@ -10,7 +12,7 @@ from typing import Any, NoReturn
 import pytest
 
 from agent.admission import Signals
-from agent.signals import Sensors, available_bytes, memory_pressure, temperature_c, throttled
+from agent.signals import Sensors, Watch, available_bytes, memory_pressure, temperature_c, throttled
 
 MIB = 1 << 20
 THERMAL = "sys/class/thermal"
@@ -300,3 +302,14 @@ def test_this_machine_tells_of_its_memory() -> None:
     available = Sensors().read().available_bytes
     assert available is not None
     assert available > MIB
+
+
+def test_the_watch_tells_what_it_reads_until_it_is_stopped() -> None:
+    told: queue.SimpleQueue[Signals] = queue.SimpleQueue()
+    watch = Watch(told.put, 0.001)
+    watch.start()
+    assert [type(told.get()) for _ in range(3)] == [Signals] * 3
+    watch.stop()
+    for thread in threading.enumerate():
+        if thread.name == "sensors":
+            thread.join()

@@ -93,8 +93,14 @@ async def test_where_nobody_counts_the_budget_is_charged_an_estimate(box: Box, s
 
 async def test_of_two_jobs_that_find_out_at_once_both_are_answered(box: Box, standin: StandIn) -> None:
     standin.always = Fault.USAGE_REFUSED
-    answers = await asyncio.gather(*(box.answer(job(name)) for name in "ab"))
-    assert [words for words, _ in answers] == [WORDS, WORDS]
+    passing, box.ledger.open = box.ledger.open, asyncio.Event()
+    held_up = box.ledger.open
+    second = asyncio.create_task(box.answer(job("b")))
+    await eventually(lambda: box.ledger.left != [])
+    box.ledger.open = passing
+    await box.answer(job("a"))
+    held_up.set()
+    assert (await second)[0] == WORDS
 
 
 async def test_a_refusal_that_quotes_the_request_does_not_end_the_counting(box: Box, standin: StandIn) -> None:

@@ -19,7 +19,7 @@ from agent.standin import Fault, StandIn, Stream
 from tests.brokers import free_port
 from tests.cloud.asking import WORDS, job
 from tests.cloud.conftest import Box, connected
-from tests.cloud.recording import PARIS, READY, answer
+from tests.cloud.recording import PARIS, READY, answer, streamed
 from tests.waiting import eventually
 
 
@@ -170,7 +170,7 @@ async def asked(connections: Connections, url: str) -> int:
 
 
 async def cut_everywhere(connections: Connections, url: str) -> None:
-    """Cancel hundreds of requests at each moment of their lives, of some dozens of the loop's turns; early ones last."""
+    """Cancel hundreds of requests at all moments of their lives, some dozens of the loop's turns; early ones last."""
 
     async def cut(turns: int) -> None:
         asking = asyncio.create_task(asked(connections, url))
@@ -225,11 +225,10 @@ async def test_an_answer_without_an_end_is_not_read_on(then: bytes) -> None:
 
 
 async def test_an_answer_may_be_as_long_as_was_asked_for() -> None:
-    words = answer("200 OK", _EVENTS, body=PARIS.partition(b"\r\n\r\n")[2].replace(b"Par", b"Par" * 500_000))
-    async with saying(words) as (url, _), connected(url) as box:
-        answered, _ = await box.answer(job(sampling=Sampling(max_tokens=512)))
+    async with saying(streamed(*["word " * 1000] * 300)) as (url, _), connected(url) as box:
+        words, _ = await box.answer(job(sampling=Sampling(max_tokens=300)))
         _, error = await box.failure(job(sampling=Sampling(max_tokens=1)))
-    assert (len(answered), error.word) == (1_500_002, "truncated")
+    assert (len(words), error.word) == (1_500_000, "truncated")
 
 
 async def test_what_comes_compressed_is_not_undone() -> None:

@@ -1,5 +1,6 @@
 """The client-side rate limit."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,6 +55,33 @@ def test_who_asks_again_when_told_goes(most: int, pauses: list[float]) -> None:
         while (wait_s := limiter.take(now)) > 0:
             now += wait_s
             assert limiter.delay_s(now) < 1e-9
+
+
+def used(most: int, pauses: list[float]) -> tuple[Limiter, float]:
+    """Return a limiter that was asked again and again with pauses between, and what time it is then."""
+    limiter, now = Limiter(most), 0.0
+    for pause in pauses:
+        now += pause
+        limiter.take(now)
+    return limiter, now
+
+
+@given(st.integers(1, 4), st.lists(st.floats(0, 50), max_size=12), st.integers(0, 12))
+def test_who_stands_in_line_is_told_exactly_when_it_goes(most: int, pauses: list[float], ahead: int) -> None:
+    limiter, began = used(most, pauses)
+    told_s = limiter.delay_s(began, ahead)
+    now = began
+    for _ in range(ahead + 1):
+        while (wait_s := limiter.take(now)) > 0:
+            now += wait_s
+    assert told_s == pytest.approx(now - began, abs=1e-6)
+
+
+@given(st.integers(1, 4), st.lists(st.floats(0, 50), max_size=12))
+def test_who_has_more_ahead_never_waits_less(most: int, pauses: list[float]) -> None:
+    limiter, now = used(most, pauses)
+    told = [limiter.delay_s(now, ahead) for ahead in range(12)]
+    assert told == sorted(told)
 
 
 def test_it_shows_how_far_it_is_used() -> None:

@@ -29,7 +29,8 @@ class Preset:
         takes: which optional fields of a job it knows.
         detail: whether it knows how closely a picture shall be looked at.
         pictures_first: whether pictures have to stand before the text of their message.
-        health: the path that says by its status whether a server of one's own is ready; None where there are none.
+        health: the path that says by a status of 500 and more that a server of one's own is not ready; None where there
+            are none.
 
     """
 
