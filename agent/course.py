@@ -165,7 +165,7 @@ class Course:
         if self._verdict is None:
             self._verdict = verdict
             if self._task is not None:
-                self._task.cancel()
+                self._task.cancel(str(verdict.code))
 
     async def run(self) -> Final | Again | Failed:  # noqa: PLR0911  one return for each way to end
         """Run the attempt to its end. A cancellation that is no verdict, such as a drain's, passes through."""

@@ -114,7 +114,8 @@ class Engine(Protocol):
         """Run one job; yield `Started`, then any number of `Text`, then `Done`.
 
         Closing the generator, or cancelling whoever iterates it, cancels the job at once for the caller and
-        at the end of the native call in progress for the engine.
+        at the end of the native call in progress for the engine. A cancellation with the message ``canceled`` is its
+        client's wish.
 
         Raises:
             SimilarFrame: there is nothing new to see.

@@ -111,6 +111,18 @@ async def test_a_silence_that_outlasts_a_job_counts_as_a_timeout(box: Box, stand
     assert (error.word, len(standin.chats)) == ("breaker", 2)
 
 
+async def test_a_silence_counts_whenever_the_job_is_given_up_but_by_its_client(box: Box, standin: StandIn) -> None:
+    standin.plan.extend([Fault.STALLED_FIRST] * 4)
+    for number, message in enumerate(["canceled", "canceled", "cloud_unavailable", "cloud_unavailable"]):
+        running = asyncio.create_task(box.run(job(str(number), deadline_s=0.4)))
+        await standin.chat(number + 1)
+        await asyncio.sleep(0.21)  # half of its time
+        running.cancel(message)
+        await asyncio.wait([running])
+    _, error = await box.failure(job("c"))
+    assert (error.word, len(standin.chats)) == ("breaker", 4)
+
+
 async def test_a_job_let_go_early_counts_as_nothing(box: Box, standin: StandIn) -> None:
     standin.plan.extend([Fault.STALLED_FIRST] * 3)
     for number in range(3):

@@ -206,8 +206,8 @@ class CloudEngine:
             finish = answer.finish
         except httpx.HTTPError as error:
             raise faults.broken(error, answering=response is not None) from error
-        except asyncio.CancelledError:
-            self._note_silence(run)
+        except asyncio.CancelledError as let_go:
+            self._note_silence(run, by_client=str(Code.CANCELED) in let_go.args)
             raise
         finally:
             if response is not None:
@@ -287,9 +287,9 @@ class CloudEngine:
         if failed.fault.scope == "provider":
             self._readiness.doubt()
 
-    def _note_silence(self, run: Run) -> None:
+    def _note_silence(self, run: Run, *, by_client: bool) -> None:
         """Let a run that is let go count as a failure, if that is the endpoint's fault."""
-        if run.was_met_with_silence(self._clock()):
+        if run.was_met_with_silence(self._clock(), by_client=by_client):
             failed = faults.timed_out()
             self._note(run, failed)
             self._log_failure(run, failed, None)

@@ -7,11 +7,9 @@ from agent.contract.jobs import Job
 
 # For jobs that name no deadline: longer than hosted models take for their longest answers.
 _PATIENCE_S = 600.0
-# Who is let go at the end of its time after a silence of this length, or half the time if that is less, has met an
-# endpoint that does not answer; else one that never does would never be left alone. Its time may have begun earlier,
-# when it came: a last quarter is the end.
+# Who is let go after a silence of this length, or half its time if that is less, has met an endpoint that does not
+# answer; else one that never does would never be left alone.
 _SILENCE_S = 1.0
-_END = 0.25
 # A client that changes its mind before says nothing of the endpoint. But hosted models begin to answer within seconds.
 _LONG_SILENCE_S = 10.0
 
@@ -46,9 +44,7 @@ class Run:
         """Return a job that begins now."""
         return cls(job, model, now + (_PATIENCE_S if job.deadline_s is None else job.deadline_s))
 
-    def was_met_with_silence(self, now: float) -> bool:
+    def was_met_with_silence(self, now: float, *, by_client: bool) -> bool:
         """Tell whether the endpoint, and not a client that changed its mind, is why the job is let go now."""
-        enough_s = _LONG_SILENCE_S
-        if self.job.deadline_s is not None and self.until - now <= _END * self.job.deadline_s:
-            enough_s = min(_SILENCE_S, self.job.deadline_s / 2)
+        enough_s = _LONG_SILENCE_S if by_client else min(_SILENCE_S, (self.job.deadline_s or _PATIENCE_S) / 2)
         return now - self.heard_at >= enough_s
