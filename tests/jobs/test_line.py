@@ -73,7 +73,9 @@ async def test_a_line_counts_for_how_long_it_was_busy() -> None:
         first, second = box.admit("a"), box.admit("b")
         before = asyncio.get_running_loop().time()
         for key in (first, second):
-            (await box.engine.attempt(key)).finish()
+            attempt = await box.engine.attempt(key)
+            await asyncio.sleep(0.005)  # it is told in milliseconds
+            attempt.finish()
             await box.final(key.id)
         spent = asyncio.get_running_loop().time() - before
         assert 0 < box.load.busy_s <= spent + 0.01

@@ -32,6 +32,7 @@ class Beside(RuleBasedStateMachine):
         super().__init__()
         self.queue = Queue(MOST, MOST_OF_A_CLIENT)
         self.now = 0.0
+        self.risen_at = -1.0
         self.made = 0
         self.waiting: dict[str, Ticket] = {}
         self.since: dict[str, float] = {}
@@ -234,10 +235,14 @@ class Beside(RuleBasedStateMachine):
         self.came[self.lane(job)] = min(since, self.came.get(self.lane(job), since))
 
     def rise(self) -> None:
-        """Raise the priorities of what has waited for long: one step for each two minutes."""
+        """Raise the priorities of what has waited for long: one step for each two minutes, and one at a moment."""
+        if self.now <= self.risen_at:
+            return
+        self.risen_at = self.now
         for name, each in self.waiting.items():
             steps = int((self.now - self.since[name]) // PATIENCE_S)
-            risen = PRIORITIES[max(PRIORITIES.index(each.job.priority) - steps, 0)]
+            rank = max(PRIORITIES.index(each.job.priority) - steps, PRIORITIES.index(self.risen[name]) - 1, 0)
+            risen = PRIORITIES[rank]
             if not each.deaths and risen != self.risen[name]:
                 self.risen[name] = risen
                 self.note_came(each.job)
