@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from agent.admission import Signals
+from agent.kernel_files import groups, number, text
 
 _ROOT = Path("/")
 _THERMAL = "sys/class/thermal"
@@ -102,7 +103,7 @@ def memory_pressure(root: Path = _ROOT) -> float | None:
 
     Source: ``/proc/pressure/memory``, Documentation/accounting/psi.rst (Linux 4.20, and not compiled into all).
     """
-    for line in _text(root / "proc/pressure/memory").splitlines():
+    for line in text(root / "proc/pressure/memory").splitlines():
         if line.startswith("some avg10="):
             with suppress(ValueError):
                 return float(line.removeprefix("some avg10=").partition(" ")[0])
@@ -130,54 +131,45 @@ def throttled(root: Path = _ROOT) -> bool | None:
 
 def _temperatures(root: Path) -> Iterator[float]:
     for zone in _found(root / _THERMAL, "thermal_zone*"):
-        told = _number(zone / "temp")
-        if told is not None and _COLDEST < told < _HOTTEST and _text(zone / "type").strip() != _NO_SENSOR:
+        told = number(zone / "temp")
+        if told is not None and _COLDEST < told < _HOTTEST and text(zone / "type").strip() != _NO_SENSOR:
             yield told / 1000
 
 
 def _firmware(root: Path) -> Iterator[bool]:
     for path in _found(root / "sys/devices/platform", "soc*/*:firmware/get_throttled"):
-        word = _number(path, 16)
+        word = number(path, 16)
         if word is not None:
             yield bool(word & _THROTTLED_NOW)
 
 
 def _cooling(root: Path) -> Iterator[bool]:
     for device in _found(root / _THERMAL, "cooling_device*"):
-        kind = _text(device / "type").strip()
+        kind = text(device / "type").strip()
         if kind.startswith(_SLOWING) or kind.endswith(_ALERT):
-            state = _number(device / "cur_state")
+            state = number(device / "cur_state")
             if state is not None:
                 yield state > 0  # intel_powerclamp says -1 where it is off
 
 
 def _left_to_groups(root: Path) -> Iterator[int]:
     """Yield what the limits of this process's cgroup and of those above it leave, in bytes."""
-    for line in _text(root / "proc/self/cgroup").splitlines():
-        if line.startswith("0::/"):
-            group = root / "sys/fs/cgroup" / line.removeprefix("0::/")
-            for each in (group, *group.parents):
-                limit, taken = _number(each / "memory.max"), _number(each / "memory.current")
-                if limit is not None and taken is not None:
-                    files = _table(each / "memory.stat")
-                    droppable = files.get("active_file", 0) + files.get("inactive_file", 0)
-                    yield max(0, limit - taken + droppable)
+    for each in groups(root):
+        limit, taken = number(each / "memory.max"), number(each / "memory.current")
+        if limit is not None and taken is not None:
+            files = _table(each / "memory.stat")
+            droppable = files.get("active_file", 0) + files.get("inactive_file", 0)
+            yield max(0, limit - taken + droppable)
 
 
 def _table(path: Path) -> dict[str, int]:
     """Read lines of a name and a number."""
     found = {}
-    for line in _text(path).splitlines():
+    for line in text(path).splitlines():
         name, _, value = line.partition(" ")
         with suppress(ValueError, IndexError):
             found[name] = int(value.split()[0])
     return found
-
-
-def _number(path: Path, base: int = 10) -> int | None:
-    with suppress(ValueError):
-        return int(_text(path), base)
-    return None
 
 
 def _found(folder: Path, pattern: str) -> list[Path]:
@@ -186,16 +178,3 @@ def _found(folder: Path, pattern: str) -> list[Path]:
         return list(folder.glob(pattern))
     except OSError:
         return []
-
-
-def _text(path: Path) -> str:
-    """Read a file of the kernel's; nothing if it is not there, or its sensor cannot be read now.
-
-    Not by `Path.read_text`: a zone of a Jetson Orin that is off says EAGAIN (prometheus/procfs#698), which Python's raw
-    file takes for "no data yet" and returns as None; the layers above it then fail with a TypeError.
-    """
-    try:
-        with path.open("rb", buffering=0) as file:
-            return (file.read() or b"").decode("utf-8", "replace")
-    except OSError:
-        return ""

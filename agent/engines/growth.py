@@ -1,9 +1,9 @@
 """When a worker's memory has grown so far that it is replaced: a decision on plain state."""
 
 import os
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
+
+from agent.kernel_files import groups, number
 
 # Of the box's memory. A leak is a trouble as far as it takes what others need: 256 MB on a Raspberry Pi of 1 GB, 16 GB
 # on a Jetson of 64. What a model needs besides its caches stays well below: SmolLM2-135M grew by 2 MB while its jobs
@@ -20,18 +20,8 @@ def default_allowance(root: Path = Path("/")) -> int:
     In a container, or under systemd's ``MemoryMax``, what these leave counts, since the worker is ended beyond it.
     """
     box = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return min([box, *_group_limits(root)]) // _SHARE
-
-
-def _group_limits(root: Path) -> Iterator[int]:
-    """Yield the memory limits of this process's cgroup (version 2) and of those above it, in bytes."""
-    with suppress(OSError):
-        for line in (root / "proc/self/cgroup").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("0::/"):
-                group = root / "sys/fs/cgroup" / line.removeprefix("0::/")
-                for each in (group, *group.parents):
-                    with suppress(OSError, ValueError):  # it has no limit, which reads "max", or is no cgroup
-                        yield int((each / "memory.max").read_text(encoding="ascii"))
+    limits = (number(group / "memory.max") for group in groups(root))
+    return min([box, *(limit for limit in limits if limit is not None)]) // _SHARE
 
 
 class Growth:
