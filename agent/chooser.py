@@ -74,10 +74,9 @@ class Chooser:
         if decision.where == "local" or left_s is None:
             return None
         here = self.without_cloud(ticket)
-        if isinstance(here, JobError):
+        if isinstance(here, JobError) or here.ends_s is None:
             return None
-        ends_s = self._lines[here.station].place(ticket.job, self._clock(), None, ahead=True, bounded=False).ends_s
-        return None if ends_s is None else max(left_s - ends_s - _TURN_S, _LEAST_PATIENCE_S)
+        return max(left_s - here.ends_s - _TURN_S, _LEAST_PATIENCE_S)
 
     def _left_s(self, ticket: Ticket) -> float | None:
         return None if ticket.deadline is None else ticket.deadline - self._clock()

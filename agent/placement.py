@@ -66,12 +66,16 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Where a job runs, at which station, on which model, and one word for why, which the final carries."""
+    """Where a job runs, at which station, on which model, and one word for why, which the final carries.
+
+    ``ends_s`` is as in `Place`.
+    """
 
     where: Where
     reason: str
     station: Station
     model: str
+    ends_s: float | None = None
 
 
 class _Offer(NamedTuple):
@@ -124,7 +128,7 @@ def place(job: Job, box: Box, *, left_s: float | None = None, tried: Tried = ())
         return _refused(box, offers)
     best = next((index for index in able if offers[index].strain is None), able[0])
     chosen = offers[best]
-    return Decision(chosen.where, _reason(offers, best, box), chosen.station, chosen.place.model)
+    return Decision(chosen.where, _reason(offers, best, box), chosen.station, chosen.place.model, chosen.place.ends_s)
 
 
 def _order(job: Job, policy: Policy) -> tuple[Where, ...] | JobError:
