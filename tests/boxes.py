@@ -108,3 +108,14 @@ async def edge_slm(*arguments: str | Path, stdin: str = "") -> subprocess.Comple
         return subprocess.run([EDGE_SLM, *arguments], input=stdin, capture_output=True, text=True, check=False)
 
     return await asyncio.to_thread(run)
+
+
+def read_log(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return what a box has logged, and the lines that are none of its events."""
+    events, unread = [], []
+    for line in path.read_text().splitlines():
+        try:
+            events.append(json.loads(line))
+        except ValueError:
+            unread.append(line)
+    return events, unread

@@ -1,7 +1,6 @@
 """One run: everything real is started, the plan is carried out, and what was seen is kept."""
 
 import asyncio
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
@@ -17,7 +16,7 @@ import pytest
 from agent.bench.rig import children
 from agent.contract.jobs import Key
 from agent.metrics import resident_bytes
-from tests.boxes import Box
+from tests.boxes import Box, read_log
 from tests.brokers import Broker
 from tests.chaos.clients import Client
 from tests.chaos.faults import Faults, Unit
@@ -241,7 +240,7 @@ async def run(
             await Run(stage, progress).carry_out(steps)
             for task in keeping:
                 task.cancel()
-    _read_log(directory / "agent.log", history)
+    history.log, history.unread = read_log(directory / "agent.log")
     return history
 
 
@@ -276,11 +275,3 @@ def at_rest(looks: Sequence[Quiet]) -> Quiet:
         min(look.threads for look in looks),
         min(look.workers for look in looks),
     )
-
-
-def _read_log(path: Path, history: History) -> None:
-    for line in path.read_text().splitlines():
-        try:
-            history.log.append(json.loads(line))
-        except ValueError:
-            history.unread.append(line)

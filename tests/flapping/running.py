@@ -1,7 +1,6 @@
 """One run: a real broker, a real box with its model, and a cloud that flaps."""
 
 import asyncio
-import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -13,7 +12,7 @@ from typing import Any
 import psutil
 
 from agent.standin import KEY, MODELS, Fault, StandIn, at_random
-from tests.boxes import Box
+from tests.boxes import Box, read_log
 from tests.brokers import Broker
 from tests.cloud.serving import serving
 from tests.flapping.asking import Asker, arrive
@@ -180,7 +179,7 @@ async def run(
         log = directory / "agent.log"
         await Run(box, log, standin, askers, history, Random(seed), say).carry_out(faults, turn_s, random_s)
         history.received_by(lambda moment: epoch + moment, standin.requests)
-    _read_log(log, history)
+    history.log, history.unread = read_log(log)
     return history
 
 
@@ -192,11 +191,3 @@ def _cloud(base_url: str, key: Path) -> dict[str, Any]:
         "text_model": MODELS[0],
         "requests_per_minute": 6000,
     }
-
-
-def _read_log(path: Path, history: History) -> None:
-    for line in path.read_text().splitlines():
-        try:
-            history.log.append(json.loads(line))
-        except ValueError:
-            history.unread.append(line)
