@@ -75,6 +75,9 @@ class Models(_Section):
     )
     vision: str | None = Field(default=None, description="The same, for pictures; without one they are refused.")
     dir: Path | None = Field(default=None, description="Where pulled models are kept; by default state_dir/models.")
+    catalogue_file: Path | None = Field(
+        default=None, description="YAML with models of your own, over those that `edge-slm models list` shows."
+    )
 
     @model_validator(mode="after")
     def _there_is_one(self) -> Self:
@@ -95,6 +98,13 @@ class Engine(_Section):
     )
     threads: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="Threads of one inference step; by default one a physical core."
+    )
+    provider: Literal["auto", "cpu", "cuda", "NvTensorRtRtx", "QNN", "VitisAI", "RyzenAI", "OpenVINO", "WebGPU"] = Field(
+        default="auto",
+        description="The execution provider; auto takes the best that this box has, and `edge-slm doctor` says which.",
+    )
+    provider_options: dict[str, str] = Field(
+        default_factory=dict, description="The provider's own options by their names; not with auto."
     )
     # The library's own arenas took 15 MB with the first pictures.
     leak_bytes: Annotated[int, Field(ge=32 << 20)] | None = Field(
@@ -331,6 +341,12 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(extra="forbid", frozen=True, env_prefix="EDGE_SLM__", env_nested_delimiter="__")
 
     device: Device = Field(default_factory=Device)
+    pool: Identifier | None = Field(
+        default=None, description="A name under which several boxes share work; see docs/fleet.md for its limits."
+    )
+    remote_config: bool = Field(
+        default=True, description="Whether what is published on this box's config/desired topic is obeyed."
+    )
     mqtt: Mqtt = Field(default_factory=Mqtt)
     state_dir: Path = Field(default=Path("/var/lib/edge-slm"), description="The spool and the models live here.")
     models: Models = Field(default_factory=Models)
