@@ -21,6 +21,8 @@ _ROOMS = {
     "agent.contract": "",
     "agent.errors": "",
     "agent.kernel_files": "",
+    "agent.systemd": "",
+    "agent.hardware": "kernel_files",
     "agent.latest": "",
     "agent.logs": "",
     "agent.metrics": "",
@@ -43,21 +45,22 @@ _ROOMS = {
     "agent.engines": "",
     "agent.engines.base": "contract",
     "agent.engines.wire": "contract",
-    "agent.engines.worker": "contract engines.wire",
+    "agent.engines.ladder": "",
+    "agent.engines.worker": "contract engines.wire kernel_files",
     "agent.engines.growth": "kernel_files",
     "agent.engines.translation": "contract engines.base engines.wire",
     "agent.engines.watchdog": "engines.wire",
     "agent.engines.child": "engines.watchdog engines.wire",
-    "agent.engines.local": "backoff contract engines.base engines.child engines.growth engines.translation"
-    " engines.watchdog engines.wire metrics",
+    "agent.engines.local": "backoff contract engines.base engines.child engines.growth engines.ladder"
+    " engines.translation engines.watchdog engines.wire metrics",
     "agent.engines.cloud.bundle": "",
     # A process of its own, which decodes.
     "agent.engines.cloud.shrink": "contract engines.cloud.bundle engines.worker",
-    "agent.engines.cloud": "backoff engines.cloud.bundle contract engines.base settings",
+    "agent.engines.cloud": "backoff engines.cloud.bundle contract engines.base kernel_files settings",
     "agent.forecast": "contract engines.base",
     "agent.models.conversion": "",
     "agent.models.shapes": "",
-    "agent.models": "errors settings",
+    "agent.models": "errors kernel_files settings",
     "agent.course": "admission contract engines.base forecast placement publisher",
     "agent.outlook": "admission contract course engines.base forecast",
     "agent.line": "admission contract course engines.base forecast outlook placement",
@@ -65,8 +68,8 @@ _ROOMS = {
     "agent.chooser": "admission contract course line placement",
     "agent.dispatcher": "admission chooser contract course engines.base forecast line placement practice publisher",
     "agent.rates": "forecast line placement spool",
-    "agent.stations": "admission contract credentials engines.base engines.cloud engines.local errors forecast line"
-    " models placement settings",
+    "agent.stations": "admission contract credentials engines.base engines.cloud engines.ladder engines.local errors"
+    " forecast hardware kernel_files line models placement settings",
     "agent.outbox": "bus contract publisher spool",
     "agent.reception": "admission contract course dispatcher latest metrics outbox spool",
     "agent.intake": "bus cameras contract metrics reception spool",
@@ -74,6 +77,12 @@ _ROOMS = {
     "agent.testing": "contract engines.base",
     "agent.service": "accounts admission budget bus cameras clock contract dispatcher engines.base forecast intake logs"
     " metrics outbox placement publisher rates reception settings signals spool stations status",
+    "agent.remote": "errors keys layers settings",
+    "agent.supervisor": "engines.base engines.local errors hardware logs placement service settings spool stations"
+    " systemd",
+    "agent.fleet": "client contract errors layers remote settings",
+    "agent.doctor": "bus client contract credentials engines.cloud errors hardware kernel_files layers models settings"
+    " signals spool stations",
     "agent.demo": "client errors layers models models.shapes settings",
     "agent.bench": "*",
     "agent.cli": "*",
@@ -82,9 +91,10 @@ _ROOMS = {
 # What only some rooms may import from outside, that no other depends on it or pays for it.
 _OWNERS = {
     "gguf": "models.conversion",
-    "httpx": "bench engines.cloud",
+    "httpx": "bench doctor engines.cloud",
     "httpx_sse": "bench engines.cloud",
     "matplotlib": "bench",
+    "huggingface_hub": "models",
     "numpy": "engines.worker models.conversion",
     # The parent reads headers alone; what decodes is the worker.
     "PIL": "bench engines.cloud.shrink engines.worker models.shapes",
@@ -94,7 +104,7 @@ _OWNERS = {
     "sqlite3": "spool",
     "tenacity": "engines.cloud",
     "uvicorn": "bench",
-    "yaml": "layers",
+    "yaml": "layers models",
 }
 
 

@@ -20,13 +20,13 @@ async def test_held_out_pictures_are_described_at_each_detail(
     tmp_path: Path, broker: Broker, vision_folder: Path
 ) -> None:
     async with seeing(tmp_path, broker.port, vision_folder), Device(broker.port) as device:
-        marks = {detail: await examine(device, 120 if detail == "low" else 40, detail) for detail in DETAILS}
+        marks = {detail: await examine(device, 60 if detail == "low" else 24, detail) for detail in DETAILS}
     assert {detail for detail, found in marks.items() if found.share < 0.95} == set(), marks
 
 
 async def test_of_two_pictures_it_is_told_which_is_which(tmp_path: Path, broker: Broker, vision_folder: Path) -> None:
     async with seeing(tmp_path, broker.port, vision_folder), Device(broker.port) as device:
-        marks = await examine(device, 40, "auto", pairs=True)
+        marks = await examine(device, 24, "auto", pairs=True)
     assert marks.share >= 0.95
 
 
@@ -43,7 +43,7 @@ async def test_a_mistake_in_how_pictures_are_prepared_is_seen_in_the_answers(
     tmp_path: Path, broker: Broker, vision_folder: Path, mistake: Mistake, detail: Detail, pairs: bool
 ) -> None:
     async with seeing(tmp_path, broker.port, vision_folder, mistake), Device(broker.port) as device:
-        marks = await examine(device, 40, detail, pairs=pairs)
+        marks = await examine(device, 16, detail, pairs=pairs)
     assert marks.share < 0.5
 
 
