@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from agent.admission import Signals
-from agent.kernel_files import groups, number, text
+from agent.kernel_files import available_bytes, number, text
 
 _ROOT = Path("/")
 _THERMAL = "sys/class/thermal"
@@ -88,16 +88,6 @@ class Watch:
             self._stopped.wait(self._every_s)
 
 
-def available_bytes(root: Path = _ROOT) -> int | None:
-    """Return the memory that could be had without swapping: the box's, or what this process's cgroup leaves, if less.
-
-    The box's is ``MemAvailable`` of ``/proc/meminfo`` (Linux 3.14). A cgroup (version 2) counts the files that it has
-    read as its memory; as for the box, they can be dropped. Source: Documentation/admin-guide/cgroup-v2.rst.
-    """
-    box = _table(root / "proc/meminfo").get("MemAvailable:")
-    return min([*([] if box is None else [box << 10]), *_left_to_groups(root)], default=None)
-
-
 def memory_pressure(root: Path = _ROOT) -> float | None:
     """Return the share of the last 10 s in which some task waited for memory, in percent.
 
@@ -150,26 +140,6 @@ def _cooling(root: Path) -> Iterator[bool]:
             state = number(device / "cur_state")
             if state is not None:
                 yield state > 0  # intel_powerclamp says -1 where it is off
-
-
-def _left_to_groups(root: Path) -> Iterator[int]:
-    """Yield what the limits of this process's cgroup and of those above it leave, in bytes."""
-    for each in groups(root):
-        limit, taken = number(each / "memory.max"), number(each / "memory.current")
-        if limit is not None and taken is not None:
-            files = _table(each / "memory.stat")
-            droppable = files.get("active_file", 0) + files.get("inactive_file", 0)
-            yield max(0, limit - taken + droppable)
-
-
-def _table(path: Path) -> dict[str, int]:
-    """Read lines of a name and a number."""
-    found = {}
-    for line in text(path).splitlines():
-        name, _, value = line.partition(" ")
-        with suppress(ValueError, IndexError):
-            found[name] = int(value.split()[0])
-    return found
 
 
 def _found(folder: Path, pattern: str) -> list[Path]:

