@@ -1,6 +1,8 @@
 """The stations of a box, as they are configured: an engine each, and the line for it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from agent.admission import Camera, Queue, Saturation, Starts
@@ -8,47 +10,134 @@ from agent.contract.jobs import Job
 from agent.credentials import secret
 from agent.engines.base import Engine, Remote
 from agent.engines.local import LocalEngine
+from agent.engines.spec import Rung, Spec
 from agent.errors import UserError
 from agent.forecast import Estimator
+from agent.hardware.choice import Choice, choose
+from agent.hardware.machine import Machine
 from agent.line import CloudLine, Line
-from agent.models.catalogue import ModelError
-from agent.models.store import describe, resolve
+from agent.models import Catalogue, ModelError, catalogue, describe, footprint, made_for, preflight, resolve
 from agent.placement import Station
 from agent.settings import Settings
 
 if TYPE_CHECKING:
     from agent.engines.cloud.books import Books
 
+_CPU = "cpu"
+_ON_CARDS = ("cuda", "NvTensorRtRtx")
 
-def local_engines(settings: Settings) -> dict[Station, Engine]:
-    """Build an engine for each configured model.
+
+def local_engines(
+    settings: Settings,
+    machine: Machine,
+    *,
+    available: int | None = None,
+    running: Mapping[Station, LocalEngine] = MappingProxyType({}),
+) -> dict[Station, LocalEngine]:
+    """Build an engine for each configured model; nothing is started.
+
+    Args:
+        settings: the box's.
+        machine: what could run them.
+        available: the memory that is free for them, in bytes; None where that tells nothing, as while others run.
+        running: what runs here; an engine that would be the same is kept.
 
     Raises:
-        ModelError: a model is not there, or cannot do what it is configured for.
+        ModelError: a model is not there, cannot do what it is configured for, or does not fit into the memory.
+        UserError: there is no engine to run it.
 
     """
+    if find_spec("onnxruntime_genai") is None:
+        raise UserError(
+            "no inference engine is installed: run `pip install 'edge-slm-agent[cpu]'`, or the extra of this "
+            "box's accelerator, which `edge-slm doctor` names"
+        )
+    known = catalogue(settings.models.catalogue_file)
+    specs = _specs(settings, machine, known)
+    kept = {station: engine for station, engine in running.items() if engine.spec == specs.get(station)}
+    if len(kept) < len(specs):
+        _check_memory(specs, machine, available, known)
+    return {station: kept.get(station) or LocalEngine(spec) for station, spec in specs.items()}
+
+
+def _specs(settings: Settings, machine: Machine, known: Catalogue) -> dict[Station, Spec]:
+    """Return what is configured; see `local_engines`."""
+    choices = choose(settings.engine.provider, settings.engine.provider_options, machine)
     wanted: dict[Station, tuple[str | None, int]] = {
         "text": (settings.models.text, settings.engine.slots),
         "vision": (settings.models.vision, settings.engine.vision_slots),
     }
-    folders = {station: resolve(name, settings.models_dir) for station, (name, _) in wanted.items() if name is not None}
+    specs: dict[Station, Spec] = {}
+    for station, (name, slots) in wanted.items():
+        if name is not None:
+            rungs, left_out = _rungs(name, settings, known, choices)
+            specs[station] = Spec(
+                # Of a folder only its name is told: where it lies is nobody's business on the wire.
+                name=name if name in known else rungs[0].folder.name,
+                rungs=rungs,
+                slots=slots,
+                # Where a part of the cores is slow, each step would wait for them.
+                threads=settings.engine.threads or machine.processor.fast_cores,
+                default_max_tokens=settings.limits.max_tokens,
+                leak_bytes=settings.engine.leak_bytes,
+                left_out=left_out,
+            )
+    folders = {station: spec.rungs[0].folder for station, spec in specs.items()}
     if "vision" in folders and "image" not in describe(folders["vision"]).modalities:
         name = settings.models.vision
         raise ModelError(f"models.vision: {name} reads text alone; name a model that takes pictures, or set it to null")
     if len(folders) > len({*folders.values()}):
         raise ModelError("models.text and models.vision are the same: set models.text to null, and it serves both")
-    return {
-        station: LocalEngine(
-            # Of a folder only its name is told: where it lies is nobody's business on the wire.
-            folder.name,
-            folder,
-            slots=wanted[station][1],
-            threads=settings.engine.threads,
-            default_max_tokens=settings.limits.max_tokens,
-            leak_bytes=settings.engine.leak_bytes,
-        )
-        for station, folder in folders.items()
+    return specs
+
+
+def _rungs(
+    name: str, settings: Settings, known: Catalogue, choices: Sequence[Choice]
+) -> tuple[tuple[Rung, ...], str | None]:
+    """Return the ways to run a model, and why a better one is not among them, if there could be one."""
+    rungs: list[Rung] = []
+    left_out = None
+    for choice in choices:
+        try:
+            folder = resolve(name, settings.models_dir, choice.provider, known)
+        except ModelError:
+            if choice is choices[-1] and not rungs:
+                raise
+            continue
+        made = made_for(folder).lower()
+        takes = {choice.provider.lower()} if choice.own_model else {choice.provider.lower(), _CPU}
+        if choice.provider == _CPU or made in takes:
+            options = tuple(sorted(choice.options.items()))
+            rungs.append(Rung(choice.provider, folder, choice.why, choice.library, options))
+        elif not rungs and left_out is None:
+            left_out = f"{choice.provider} is not used: {_other_variant(name, choice.provider, known)}"
+    return tuple(rungs), left_out
+
+
+def _other_variant(name: str, provider: str, known: Catalogue) -> str:
+    if name in known and provider in known[name].variants:
+        return f"run `edge-slm models pull {name} --provider {provider}`, and restart the box"
+    told = name if name in known else "the model"
+    return f"{told} was not made for it, and nothing else is to be had: name a model that was"
+
+
+def _check_memory(specs: Mapping[Station, Spec], machine: Machine, available: int | None, known: Catalogue) -> None:
+    """Look whether the models fit into the memory; those that run on a graphics card of their own are its business.
+
+    Raises:
+        ModelError: they do not.
+
+    """
+    cards = any(each.kind == "nvidia-gpu" for each in machine.accelerators)
+    needs = {
+        f"models.{station}": footprint(spec.rungs[0].folder, slots=spec.slots, answer_tokens=spec.default_max_tokens)
+        for station, spec in specs.items()
+        if not (cards and spec.rungs[0].provider in _ON_CARDS)
     }
+    if needs and machine.memory_bytes is not None:
+        refusal = preflight(needs, total=machine.memory_bytes, available=available, known=known)
+        if refusal is not None:
+            raise ModelError(refusal)
 
 
 def cloud_engine(settings: Settings, books: "Books", keeps: Callable[[Job], bool]) -> Remote | None:

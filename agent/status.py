@@ -26,6 +26,7 @@ def info(settings: Settings, healths: Mapping[Station, Health]) -> bytes:
             "state": health.state,
             "modalities": ["text", "image"] if station == "vision" else ["text"],
             "provider": health.provider,
+            "provider_detail": health.provider_detail,
             "context": health.context,
             "detail": health.detail,
         }

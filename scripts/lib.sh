@@ -81,10 +81,10 @@ ensure_venv() {
     # 25.1 is the first pip that knows --group; the model's progress needs 24.1, and Debian 12 brings 23.0.
     pip 'pip>=25.1'
     if [ "$1" = dev ]; then
-        pip --editable "$root[demo]" --group "$root/pyproject.toml:dev"
+        pip --editable "$root[cpu,demo]" --group "$root/pyproject.toml:dev"
         printf '%s\n' "$stamp" >"$venv/edge-slm-dev"
     else
-        pip --editable "$root[demo]"
+        pip --editable "$root[cpu,demo]"
     fi
     printf '%s\n' "$stamp" >"$venv/edge-slm-demo"
 }

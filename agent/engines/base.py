@@ -78,6 +78,8 @@ class Health:
         provider: the execution provider in use, such as ``cpu``.
         context: the model's window in tokens, 0 while unknown.
         load_s: how long the model took to load the last time, in seconds; None while it has not.
+        provider_detail: one sentence on why it is not the provider that would be preferred, if it is not; for every
+            client too.
         detail: one sentence on what is wrong, if anything is. Every client may read it, so it has no words of a job
             and no paths in it.
 
@@ -89,6 +91,7 @@ class Health:
     context: int = 0
     detail: str | None = None
     load_s: float | None = None
+    provider_detail: str | None = None
 
 
 class Engine(Protocol):

@@ -11,7 +11,6 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from itertools import count
-from pathlib import Path
 
 import structlog
 
@@ -22,6 +21,8 @@ from agent.engines import translation, wire
 from agent.engines.base import Done, EngineLost, Event, Health
 from agent.engines.child import Child
 from agent.engines.growth import Growth, default_allowance
+from agent.engines.ladder import Ladder
+from agent.engines.spec import Rung, Spec
 from agent.engines.watchdog import Patience, Watchdog
 from agent.metrics import resident_bytes
 
@@ -40,41 +41,33 @@ class LocalEngine:
     """Runs jobs on this box.
 
     Args:
-        name: the model's name, for people.
-        folder: where its genai_config.json is.
-        slots: how many jobs run at the same time; each has a KV cache of its own.
-        threads: of one inference step; None takes one a physical core.
-        default_max_tokens: the longest answer of a job that does not say.
+        spec: the model, and how it is run.
         command: what is run as the worker, before its arguments.
         backoff: how long to wait before the worker is started again.
         patience: how long a worker may be silent before it counts as hung.
-        leak_bytes: how far a worker's memory may grow before it is replaced; None takes a quarter of the box's,
-            or of what its cgroup may have.
+
+    Attributes:
+        stuck: whether a worker that was killed does not die.
 
     """
 
     def __init__(
         self,
-        name: str,
-        folder: Path,
+        spec: Spec,
         *,
-        slots: int,
-        threads: int | None,
-        default_max_tokens: int,
         command: Sequence[str] | None = None,
         backoff: Backoff | None = None,
         patience: Patience = Patience(),  # noqa: B008  it is frozen
-        leak_bytes: int | None = None,
     ) -> None:
-        self.slots = slots
-        self._command = [*(command or _COMMAND), str(folder)]
-        self._command += ["--slots", str(slots), "--max-tokens", str(default_max_tokens)]
-        if threads is not None:
-            self._command += ["--threads", str(threads)]
+        self.spec = spec
+        self.slots = spec.slots
+        self.stuck = False
+        self._command = tuple(command or _COMMAND)
+        self._ladder = Ladder(spec.rungs)
         self._backoff = backoff or Backoff(0.5, 30.0, random.random)
         self._patience = patience
-        self._leak_bytes = leak_bytes or default_allowance()
-        self._health = Health("loading", name)
+        self._leak_bytes = spec.leak_bytes or default_allowance()
+        self._health = Health("loading", spec.name, spec.rungs[0].provider, provider_detail=spec.left_out)
         self._changed = asyncio.Event()
         self._stopped = False
         self._numbers = count(1)
@@ -84,8 +77,10 @@ class LocalEngine:
         self._child: Child | None = None
         self._watchdog = Watchdog(patience, 0.0)
         self._growth: Growth | None = None
+        self._outgrown = False
         self._replaced = False
         self._said: str | None = None  # its own reason for its end
+        self._lasting = False
 
     def __repr__(self) -> str:
         return f"<LocalEngine {self._health.model} {self._health.state}, {len(self._jobs)} jobs, {self._child}>"
@@ -108,17 +103,23 @@ class LocalEngine:
     async def serve(self) -> None:
         """Keep a worker alive until cancelled; then end it."""
         failures = 0
-        self._stopped = False
+        self._stopped = self.stuck = False
         try:
             while True:
-                reason = await self._live()
-                if self._replaced:
-                    continue
+                rung = self._ladder.choose(_now())
+                reason = await self._live(rung)
                 failures = failures + 1 if self._growth is None else 0
                 if failures == 0:
                     self._backoff.reset()
                     reason = f"the inference process died ({reason})"
-                self._become(state="failed" if failures >= _FAILURES else "loading", detail=reason)
+                if self._replaced:
+                    continue
+                others = self._ladder.fell(reason, _now(), lasting=self._lasting)
+                failed = failures >= max(_FAILURES, len(self.spec.rungs))
+                self._become(state="failed" if failed else "loading", detail=reason)
+                if others:
+                    _log.warning("engine.provider_set_aside", provider=rung.provider, reason=reason)
+                    continue
                 delay_s = self._backoff.next()
                 _log.warning("engine.worker_lost", reason=reason, failed_loads=failures, retry_s=round(delay_s, 2))
                 await asyncio.sleep(delay_s)
@@ -168,17 +169,19 @@ class LocalEngine:
             await self.changed()
         return child
 
-    async def _live(self) -> str:
+    async def _live(self, rung: Rung) -> str:
         """Run one worker from its start to its end; return why it ended."""
-        self._said, self._growth, self._replaced = None, None, False
+        self._said, self._growth = None, None
+        self._outgrown = self._replaced = self._lasting = False
         self._watchdog = Watchdog(self._patience, _now())
         try:
-            child = await Child.start(self._command, self._hear)
+            child = await Child.start([*self._command, *self.spec.arguments(rung)], self._hear)
         except OSError as error:
             return f"the inference process cannot be started ({error.strerror})"
         self._child = child
         try:
             while not (child.gone.done() or child.killed or self._hangs(child)):
+                self._renew(child)
                 await asyncio.wait([child.gone], timeout=self._patience.watch_s)
             await self._see_dead(child)
         finally:
@@ -200,12 +203,14 @@ class LocalEngine:
         """Take in what the worker says."""
         self._watchdog.hear(message, _now())
         if isinstance(message, wire.Ready):
-            _log.info("engine.model_loaded", load_s=round(message.load_s, 2), provider=message.provider)
+            why = self._ladder.rung.why
+            _log.info("engine.model_loaded", load_s=round(message.load_s, 2), provider=message.provider, why=why)
             self._child = child  # a quick one is heard before `Child.start` has returned it
             self._growth = Growth(self._leak_bytes, child.private_bytes, message.load_s, _now())
+            self._ladder.stands(_now())
             self._become(state="ready", provider=message.provider, context=message.context, load_s=message.load_s)
         elif isinstance(message, wire.Failed):
-            self._said = message.message
+            self._said, self._lasting = message.message, message.lasting
         else:
             told = self._jobs.get(message.job)  # None for a job that was closed meanwhile
             if told and not isinstance(message, wire.Progress):
@@ -233,10 +238,12 @@ class LocalEngine:
         child.kill()
         await asyncio.wait([child.gone], timeout=_DEATH_S)
         if not child.gone.done():
+            self.stuck = True
             _log.error("engine.worker_undead", pid=child.pid)
             self._become(state="failed", detail="the inference process cannot be ended: restart the box")
             self._lose_jobs()
             await asyncio.wait([child.gone])
+            self.stuck = False
             self._become(state="loading")
 
     def _lose_jobs(self) -> None:
@@ -244,25 +251,37 @@ class LocalEngine:
             told.put_nowait(None)
 
     def _weigh(self, child: Child, cached: int) -> None:
-        """Replace a worker that has grown too far as soon as it owes nothing; asked when a job has ended.
+        """Look how far a worker has grown; asked when a job has ended. Its KV caches hold ``cached`` bytes then."""
+        if self._growth is not None:  # it may speak of a job before it is ready, as it should not
+            self._outgrown = self._growth.exceeds(child.private_bytes, cached, _now())
+            self._renew(child)
 
-        Its KV caches hold ``cached`` bytes then.
-        No job is started on it meanwhile: under steady load, it would never be without one.
+    def _renew(self, child: Child) -> None:
+        """Replace a worker that has grown too far, or that a better provider may follow, as soon as it owes nothing.
+
+        No job is started on it meanwhile: under steady load, it would never be without one. A better provider waits for
+        such a moment for some time first.
         """
-        growth = self._growth
-        if growth is None or self._said is not None:  # it is not loaded, or ends already
+        growth, now = self._growth, _now()
+        if growth is None or self._said is not None or self._replaced:  # it is not loaded, or ends already
             return
-        exceeds = growth.exceeds(child.private_bytes, cached, _now())
-        if exceeds and not self._watchdog.owes:
-            _log.warning("engine.worker_outgrown", pid=child.pid, grown_bytes=growth.bytes)
+        idle = not self._watchdog.owes
+        detail = None
+        if self._outgrown:
+            detail = f"the inference process has grown by {growth.bytes >> 20:,} MiB and is replaced: jobs wait for it"
+        elif self._ladder.due(now) if idle else self._ladder.overdue(now):
+            detail = "a better provider is tried again: jobs wait for it"
+        if detail and idle:
+            event = "engine.worker_outgrown" if self._outgrown else "engine.provider_retried"
+            _log.warning(event, pid=child.pid, grown_bytes=growth.bytes)
             self._replaced = True
             child.kill()
-        if exceeds != (self._health.state == "loading"):
-            detail = f"the inference process has grown by {growth.bytes >> 20:,} MiB and is replaced: jobs wait for it"
-            self._become(**{"state": "loading", "detail": detail} if exceeds else {"state": "ready"})
+        if (detail is None) == (self._health.state == "loading"):
+            self._become(state="loading" if detail else "ready", detail=detail)
 
     def _become(self, **change: object) -> None:
-        health = replace(self._health, **{"detail": None, **change})  # type: ignore[arg-type]
+        told = {"detail": None, "provider_detail": self._ladder.detail or self.spec.left_out, **change}
+        health = replace(self._health, **told)  # type: ignore[arg-type]
         if health != self._health:
             self._health = health
             self._changed.set()

@@ -12,9 +12,10 @@ _FACTOR = 10
 # With every message, the longest step counts this much less: by half after some 700, which are a few answers. One bad
 # moment is not remembered for days.
 _FADE = 0.999
-# A prompt with pictures is one call: 2,500 tokens at 3 to 17 a second, by board, of a full-size model. Each may take
-# so long, in seconds, while it is not known better; 2 a second is slower than anybody would wait for.
-_IMAGE_TOKEN_S = 0.5
+# A prompt with pictures is one call, and every prompt is where the provider takes no slices: 2,500 tokens at 3 to 17 a
+# second, by board, of a full-size model. Each may take so long, in seconds, while it is not known better; 2 a second is
+# slower than anybody would wait for.
+_CALL_TOKEN_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +71,8 @@ class Watchdog:
         self._patience = patience
         self._at = now
         self._loading = True
-        # Jobs on which the worker has the last word still to say: the tokens of each one's picture call, 0 if that is
-        # over or there is none, None while it has not started.
+        # Jobs on which the worker has the last word still to say: how many tokens the one call has that its
+        # prompt is, 0 if that is over or there is none, None while it has not started.
         self._owed: dict[int, int | None] = {}
         self._effort = Effort()
         self.silent_s = 0.0
@@ -80,7 +81,7 @@ class Watchdog:
         self._unjudged_s = 0.0
         self._slept = False
         self._step_s: float | None = None
-        self._image_token_s: float | None = None
+        self._call_token_s: float | None = None
 
     def __repr__(self) -> str:
         return f"<Watchdog {len(self._owed)} jobs owed, silent {self.silent_s:.1f} of {self.allowed_s:.1f} s>"
@@ -100,11 +101,11 @@ class Watchdog:
         """How long the worker may be silent now without an excuse."""
         patience = self._patience
         step_s = patience.most_s if self._step_s is None else _FACTOR * self._step_s
-        token_s = _IMAGE_TOKEN_S if self._image_token_s is None else _FACTOR * self._image_token_s
-        return min(max(step_s, patience.least_s), patience.most_s) + self._image * min(token_s, _IMAGE_TOKEN_S)
+        token_s = _CALL_TOKEN_S if self._call_token_s is None else _FACTOR * self._call_token_s
+        return min(max(step_s, patience.least_s), patience.most_s) + self._call * min(token_s, _CALL_TOKEN_S)
 
     @property
-    def _image(self) -> int:
+    def _call(self) -> int:
         return max((tokens or 0 for tokens in self._owed.values()), default=0)
 
     def submitted(self, job: int, now: float) -> None:
@@ -124,7 +125,7 @@ class Watchdog:
             case wire.Ready():
                 self._loading = False
             case wire.Started(job=job) if job in self._owed:
-                self._owed[job] = message.prompt if message.image else 0
+                self._owed[job] = message.prompt if message.image or message.one_call else 0
             case wire.Progress(job=job) if job in self._owed:
                 self._owed[job] = 0
             case wire.Done() | wire.Similar() | wire.Refused() | wire.Canceled():
@@ -140,12 +141,12 @@ class Watchdog:
         self._blamed_s = 0.0 if reads or computes else self._blamed_s + self._unjudged_s
         self._unread_s = 0.0 if reads else self._unread_s + self._unjudged_s
         self._unjudged_s = 0.0
-        patience, image_s = self._patience, self._image * _IMAGE_TOKEN_S
+        patience, call_s = self._patience, self._call * _CALL_TOKEN_S
         most_s = patience.load_s if self._loading else patience.most_s
         return self.watching and (
             self._blamed_s > self.allowed_s
-            or self._unread_s > most_s + image_s
-            or self.silent_s > patience.load_s + image_s
+            or self._unread_s > most_s + call_s
+            or self.silent_s > patience.load_s + call_s
         )
 
     def _pass(self, now: float) -> None:
@@ -165,6 +166,6 @@ class Watchdog:
         """Take in how long the worker was silent before it said this."""
         tokens = self._owed.get(message.job) if isinstance(message, wire.Progress) else None
         if tokens:
-            self._image_token_s = max(self.silent_s / tokens, _FADE * (self._image_token_s or 0.0))
+            self._call_token_s = max(self.silent_s / tokens, _FADE * (self._call_token_s or 0.0))
         elif isinstance(message, wire.Progress | wire.Text | wire.Done | wire.Canceled):
             self._step_s = max(self.silent_s, _FADE * (self._step_s or 0.0))

@@ -83,22 +83,28 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The model cannot be loaded; the worker ends. ``message`` is a sentence that says what to do."""
+    """The model cannot be loaded; the worker ends. ``message`` is a sentence that says what to do.
+
+    ``lasting`` if the provider is one that no waiting will bring.
+    """
 
     message: str
+    lasting: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
     """The job passed its checks and has a slot.
 
-    Of its ``prompt`` tokens, ``image`` are its pictures', and ``cached`` need no computing.
+    Of its ``prompt`` tokens, ``image`` are its pictures', and ``cached`` need no computing. ``one_call`` if the others
+    are computed in one, as pictures are, though there are none.
     """
 
     job: int
     prompt: int
     cached: int
     image: int = 0
+    one_call: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -10,13 +11,14 @@ import pytest_asyncio
 from agent import models
 from agent.backoff import Backoff
 from agent.engines.local import LocalEngine
+from agent.engines.spec import Rung, Spec
 from tests.engines.running import ready, serving
 
 
-def new_engine(folder: Path, **options: object) -> LocalEngine:
-    """Make an engine that comes back at once."""
-    arguments = {"slots": 4, "threads": None, "default_max_tokens": 32, "backoff": Backoff(0.01, 0.01, random.random)}
-    return LocalEngine("test", folder, **{**arguments, **options})  # type: ignore[arg-type]
+def new_engine(folder: Path, *others: Rung, slots: int = 4, leak_bytes: int | None = None, **how: Any) -> LocalEngine:
+    """Make an engine that comes back at once; it prefers the ``others`` to the processor."""
+    spec = Spec("test", (*others, Rung("cpu", folder)), slots, None, 32, leak_bytes)
+    return LocalEngine(spec, **{"backoff": Backoff(0.01, 0.01, random.random), **how})
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -1,6 +1,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from agent.engines import wire
 from agent.engines.worker.crops import Crops
 from agent.engines.worker.facts import Facts
 from agent.engines.worker.limits import RESERVE
+from agent.engines.worker.sampling import Options
 from agent.engines.worker.scheduler import Scheduler
 from tests.engines.running import PHOTOGRAPH, PHOTOGRAPHS
 
@@ -17,9 +19,10 @@ from tests.engines.running import PHOTOGRAPH, PHOTOGRAPHS
 class FakeCache:
     """Counts up: after token n comes n + 1. Computing a token takes a millisecond."""
 
-    def __init__(self, model: "FakeModel", capacity: int) -> None:
+    def __init__(self, model: "FakeModel", capacity: int, reach: int | None) -> None:
         self.model = model
         self.capacity = capacity
+        self.reach = capacity if reach is None else reach  # of its rotary factors
         self.length = 0
         self.last = 0
 
@@ -33,13 +36,14 @@ class FakeCache:
         self.length += len(tokens)
         self.last = tokens[-1]
         self.model.now += len(tokens) / 1000
-        assert self.length <= self.capacity
+        assert self.length <= min(self.capacity, self.reach)
 
     def look(self, tokens: Sequence[int], pictures: Sequence[Crops]) -> None:
         self.model.looks.append((len(tokens), [picture.tokens for picture in pictures]))
         self.append(tokens)
 
     def generate(self) -> int:
+        assert self.length <= self.reach  # the last of them is computed now
         self.length += 1
         assert self.length <= self.capacity
         self.last += 1
@@ -58,14 +62,17 @@ class FakeWords:
 class FakeModel:
     """Its prompts are their first token and their length, as JSON-free bytes: ``b"1000 50"``; pictures come first."""
 
-    provider = "cpu"
+    host_caches = True
 
-    def __init__(self, *, vision: bool) -> None:
-        self.facts = Facts(context=4096, end=frozenset([2]), vision=vision, kv_bytes=1 << 20)
+    def __init__(self, *, vision: bool, switch: int | None, whole_prompts: bool) -> None:
+        self.facts = Facts(context=4096, end=frozenset([2]), switch=switch, vision=vision, kv_bytes=1 << 20)
+        self.whole_prompts = whole_prompts
         self.looks: list[tuple[int, list[int]]] = []
         self.fault: Exception | None = None
         self.now = 0.0
         self.caches: list[int] = []
+        self.longs: list[bool] = []
+        self.owned: list[dict[str, object]] = []
 
     def prompt(self, conversation: bytes, pictures: Sequence[int]) -> list[int]:
         first, length = conversation.split()
@@ -77,19 +84,32 @@ class FakeModel:
     def words(self) -> FakeWords:
         return FakeWords()
 
-    def cache(self, capacity: int) -> FakeCache:
-        self.caches.append(capacity)
-        return FakeCache(self, capacity)
+    def works(self) -> bool:
+        return True
 
-    def guided_cache(self, capacity: int, *_: object) -> FakeCache:
-        return self.cache(capacity)
+    def cache(self, capacity: int, *, long: bool) -> FakeCache:
+        self.caches.append(capacity)
+        self.longs.append(long)
+        return FakeCache(self, capacity, capacity if long else self.facts.switch)
+
+    def own_cache(self, capacity: int, *, long: bool, **own: object) -> FakeCache:
+        self.owned.append(own)
+        return self.cache(capacity, long=long)
 
 
 class Bench:
     """A scheduler, what it said, and how much memory it may believe in."""
 
-    def __init__(self, slots: int = 2, memory: int = 1 << 40, *, vision: bool = False) -> None:
-        self.model = FakeModel(vision=vision)
+    def __init__(
+        self,
+        slots: int = 2,
+        memory: int = 1 << 40,
+        *,
+        vision: bool = False,
+        switch: int | None = None,
+        whole_prompts: bool = False,
+    ) -> None:
+        self.model = FakeModel(vision=vision, switch=switch, whole_prompts=whole_prompts)
         self.said: list[wire.Message] = []
         self.memory = memory
         self.scheduler = Scheduler(
@@ -317,6 +337,131 @@ def test_a_cache_made_for_a_schema_is_nobody_elses() -> None:
     assert bench.until(wire.Started, 2) == wire.Started(2, prompt=400, cached=0)
 
 
+def test_a_long_prompt_has_the_long_factors_from_its_first_token_on_and_is_computed_in_slices() -> None:
+    bench = Bench(slots=1, switch=1000)
+    bench.submit(1, "1000 1001", max_tokens=6)
+    bench.until(wire.Done, 1)
+
+    assert bench.model.longs == [True]
+    assert bench.order(wire.Progress).count(1) > 5
+
+
+def test_a_job_that_ends_where_the_first_factors_do_has_those_and_no_cache_beyond() -> None:
+    bench = Bench(slots=1, switch=1000)
+    bench.submit(1, "1000 995", max_tokens=5)
+    bench.until(wire.Done, 1)
+
+    assert (bench.model.longs, bench.model.caches) == ([False], [1000])
+
+
+@pytest.mark.parametrize("temperature", [None, 0.7])
+def test_an_answer_that_outgrows_the_first_factors_is_computed_again_in_slices_and_goes_on(
+    temperature: float | None,
+) -> None:
+    bench = Bench(slots=1, switch=1000)
+    bench.submit(1, "1000 990", max_tokens=30, temperature=temperature)
+    done = bench.until(wire.Done, 1)
+
+    assert bench.model.longs == [False, True]
+    assert done == wire.Done(1, "length", prompt=990, completion=30, cached=0)
+    assert len(bench.text(1).split()) == 30
+    said = [type(message) for message in bench.said]
+    assert wire.Progress in said[said.index(wire.Text) :]
+
+
+def test_an_answer_that_is_computed_again_has_the_words_that_would_have_come() -> None:
+    bench = Bench(slots=1, switch=1000)
+    bench.submit(1, "1000 990", max_tokens=30)
+    bench.until(wire.Done, 1)
+
+    assert bench.text(1) == "".join(f" {number}" for number in range(1990, 2020))
+
+
+def test_an_answer_that_is_computed_again_keeps_no_other_job_from_its_words() -> None:
+    bench = Bench(switch=1000)
+    bench.submit(1, "1000 990", max_tokens=30)
+    bench.submit(2, "5000 20", max_tokens=200)
+    bench.until(wire.Done, 1)
+    turns = [message.job for message in bench.said if isinstance(message, wire.Text | wire.Progress)]
+    again = turns[len(turns) - turns[::-1].index(1) - 10 :]
+
+    assert 2 in again
+
+
+def test_what_an_answer_is_computed_again_takes_counts_as_the_answers() -> None:
+    bench = Bench(slots=1, switch=1000)
+    bench.submit(1, "1000 990", max_tokens=30)
+    bench.finish()
+
+    assert bench.costs == {1: (0.99, 1.031)}
+
+
+def test_a_job_whose_memory_is_refused_when_its_answer_is_computed_again_ends_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench(slots=1, switch=1000)
+    bench.submit(1, "1000 990", max_tokens=30)
+    bench.until(wire.Text, 1)
+    monkeypatch.setattr(bench.model, "cache", Mock(side_effect=MemoryError))
+    refused = bench.until(wire.Refused, 1)
+    monkeypatch.undo()
+    bench.submit(2, "1000 20", max_tokens=1)
+    bench.finish()
+
+    assert isinstance(refused, wire.Refused)
+    assert refused.code == Code.OUT_OF_MEMORY
+    assert bench.order(wire.Done) == [2]
+
+
+def test_a_conversation_that_grows_long_is_computed_anew_once() -> None:
+    bench = Bench(slots=1, switch=1000)
+    cached = []
+    for job, length in enumerate((900, 980, 1040, 1100), 1):
+        bench.submit(job, f"1000 {length}", max_tokens=10)
+        done = bench.until(wire.Done, job)
+        assert isinstance(done, wire.Done)
+        cached.append(done.cached)
+
+    assert cached == [0, 904, 0, 1048]
+
+
+def test_a_job_for_a_schema_that_may_outgrow_the_first_factors_has_the_long_ones_from_the_beginning() -> None:
+    bench = Bench(slots=1, switch=1000)
+    bench.submit(1, "1000 990", max_tokens=30, schema="{}")
+    bench.until(wire.Done, 1)
+
+    assert bench.model.longs == [True]
+
+
+def test_where_prompts_must_be_whole_each_is_one_call_in_a_cache_of_its_own() -> None:
+    bench = Bench(slots=1, whole_prompts=True)
+    for job in (1, 2):
+        bench.submit(job, "1000 900", max_tokens=10, temperature=0.7)
+        assert bench.until(wire.Started, job) == wire.Started(job, prompt=900, cached=0, one_call=True)
+        bench.until(wire.Done, job)
+
+    assert bench.model.caches == [910, 910]
+    assert bench.order(wire.Progress) == [1, 2]
+    assert [slot.cache for slot in bench.scheduler._free] == [None]
+
+
+def test_where_prompts_must_be_whole_the_library_draws_the_tokens_with_the_jobs_options() -> None:
+    bench = Bench(slots=1, whole_prompts=True)
+    bench.submit(1, "1000 20", max_tokens=3, temperature=0.7, seed=5)
+    bench.until(wire.Done, 1)
+
+    assert bench.text(1) == " 1020 1021 1022"
+    assert bench.model.owned == [{"schema": None, "options": Options(temperature=0.7), "seed": 5}]
+
+
+def test_where_prompts_must_be_whole_pictures_and_all_text_after_them_are_one_call() -> None:
+    bench = Bench(vision=True, whole_prompts=True)
+    bench.submit(1, "1000 1000", PHOTOGRAPH, max_tokens=1)
+    bench.until(wire.Done, 1)
+
+    assert bench.model.looks == [(1313, [313])]
+
+
 def test_words_are_gathered_after_the_first_and_none_is_kept_back() -> None:
     bench = Bench()
     bench.submit(1, "1000 20", max_tokens=100)
@@ -470,7 +615,7 @@ def test_a_refused_jobs_last_word_tells_of_the_caches_that_made_way_for_it() -> 
 
 def test_what_lies_in_a_devices_own_memory_is_not_held() -> None:
     bench = Bench()
-    bench.model.provider = "cuda"
+    bench.model.host_caches = False
     scheduler = Scheduler(
         bench.model,  # type: ignore[arg-type]
         slots=1,

@@ -8,12 +8,16 @@ SYSTEM = list(range(800))
 QUESTION = [*range(2000, 2050)]
 
 
-def held(tokens: list[int], *, capacity: int = 1024, exact: int | None = None, used: int = 1) -> Held:
-    return Held(capacity, tokens, len(tokens) if exact is None else exact, used)
+def held(
+    tokens: list[int], *, capacity: int = 1024, exact: int | None = None, long: bool = False, used: int = 1
+) -> Held:
+    return Held(capacity, tokens, len(tokens) if exact is None else exact, long, used)
 
 
-def chosen(prompt: list[int], *idle: Held, need: int = 1000, exact: bool = False, count: int = 2) -> Choice:
-    return choose(prompt, need, idle, exact=exact, count=count)
+def chosen(
+    prompt: list[int], *idle: Held, need: int = 1000, exact: bool = False, long: bool = False, count: int = 2
+) -> Choice:
+    return choose(prompt, need, idle, exact=exact, long=long, count=count)
 
 
 def test_a_job_goes_where_its_system_prompt_is() -> None:
@@ -45,6 +49,17 @@ def test_a_job_that_must_repeat_exactly_keeps_only_exact_tokens() -> None:
 
     assert chosen(SYSTEM, slot, exact=True) == (0, 400)
     assert chosen(SYSTEM, slot, exact=False) == (0, 792)
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_a_cache_that_was_filled_under_other_rotary_factors_is_of_no_use(*, long: bool) -> None:
+    assert chosen(SYSTEM, held(SYSTEM, long=not long), long=long) == (0, None)
+
+
+def test_a_long_job_goes_where_its_prefix_was_computed_under_its_own_rotary_factors() -> None:
+    short, long = held(SYSTEM), held(SYSTEM[:400], long=True)
+
+    assert chosen(SYSTEM + QUESTION, short, long, long=True) == (1, 400)
 
 
 @given(st.integers(1, 600), st.integers(16, 512), st.integers(0, 74))

@@ -136,6 +136,13 @@ def test_each_token_of_a_picture_call_that_was_never_measured_gives_half_a_secon
     assert watch.silent_for(1000) == 61
 
 
+def test_a_prompt_that_is_one_call_without_pictures_has_a_picture_calls_time(watch: Watch) -> None:
+    watch.start(1, step_s=0.03)
+    watch.submit(2)
+    watch.say(wire.Started(2, 100, 0, one_call=True))
+    assert watch.silent_for(1000) == 61
+
+
 def test_a_picture_call_may_take_ten_times_as_long_a_token_as_the_one_before(watch: Watch) -> None:
     watch.start(1, step_s=0.03)
     for job, after_s in ((2, 1.0), (3, 0.0)):

@@ -1,7 +1,11 @@
-"""``python -m agent.engines.worker FOLDER --slots N --max-tokens N [--threads N]``; started by `LocalEngine`."""
+"""``python -m agent.engines.worker FOLDER --slots N --max-tokens N [--threads N]``; started by `LocalEngine`.
+
+It runs on the processor, or on ``--provider NAME [--provider-library PACKAGE] [--provider-options JSON]``.
+"""
 
 import argparse
 import ctypes
+import json
 import os
 import signal
 import sys
@@ -12,8 +16,10 @@ from pathlib import Path
 from agent.engines import wire
 from agent.engines.worker import limits
 from agent.engines.worker.facts import ModelError, read
+from agent.engines.worker.faults import DeviceLost
 from agent.engines.worker.model import Model
 from agent.engines.worker.pipe import Pipe
+from agent.engines.worker.provider import Provider, ProviderError
 from agent.engines.worker.scheduler import Scheduler
 
 _PR_SET_PDEATHSIG = 1
@@ -33,11 +39,13 @@ def main() -> int:
         begun = time.monotonic()
         if read(arguments.folder).vision:
             os.nice(_NICE)  # before the library's threads are there, which would not follow
-        model = Model(arguments.folder, arguments.threads)
+        options = json.loads(arguments.provider_options)
+        provider = Provider(arguments.provider, arguments.provider_library, options)
+        model = Model(arguments.folder, arguments.threads, provider)
         pipe.send(wire.Ready(model.facts.context, model.provider, time.monotonic() - begun))
     except ModelError as error:
-        print(repr(error.__cause__), file=sys.stderr)  # noqa: T201  the parent logs it
-        pipe.send(wire.Failed(str(error)))
+        print(repr(error.__cause__ or error), file=sys.stderr)  # noqa: T201  the parent logs it
+        pipe.send(wire.Failed(str(error), isinstance(error, ProviderError) and error.lasting))
         return 1
     scheduler = Scheduler(
         model,
@@ -47,11 +55,16 @@ def main() -> int:
         clock=time.monotonic,
         available=limits.available_bytes,
     )
-    with suppress(BrokenPipeError):
+    try:
         while (messages := pipe.receive(wait=scheduler.idle)) is not None:
             for message in messages:
                 scheduler.take(message)
             scheduler.step()
+    except BrokenPipeError:
+        pass
+    except DeviceLost:
+        pipe.send(wire.Failed("the provider computes nothing any more"))
+        return 1
     return 0
 
 
@@ -61,6 +74,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--slots", type=int, required=True)
     parser.add_argument("--max-tokens", type=int, required=True)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--provider", default="cpu")
+    parser.add_argument("--provider-library")
+    parser.add_argument("--provider-options", default="{}")
     return parser.parse_args()
 
 

@@ -2,16 +2,14 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from agent.engines.worker.sampling import Options
 
-# Phi-3's long-context models rotate positions by other factors as soon as a call sees more tokens than this. A
-# cache filled by slices, under the first factors, is of no use beyond it, and computing all of it again is one
-# native call of so many tokens: minutes on an edge processor, in which nothing can be cancelled. So the window
-# ends there. (onnxruntime-genai, src/generators.cpp, InitializePhi3RopeThreshold.)
+# Phi-3's long-context models rotate positions by other factors beyond so many tokens; see `agent.engines.worker.rope`.
+# (onnxruntime-genai, src/generators.cpp, InitializePhi3RopeThreshold.)
 _ROPE_SWITCH = {"phi3": 4096, "phimoe": 4096, "phi3small": 8192, "phi3v": 4096}
 # KV caches hold float32 on CPU.
 _FLOAT_BYTES = 4
@@ -30,6 +28,8 @@ class Facts:
 
     Attributes:
         context: its window in tokens, prompt and answer together.
+        switch: how many of them its first rotary factors are for; None where the same ones are for the whole window.
+        graph: the name of the file with the decoder's graph.
         end: the tokens that end an answer.
         vision: whether it is a `phi3v` model: it takes pictures, and its caches cannot be rewound.
         kv_bytes: memory of one token's keys and values on CPU, in bytes; 0 if the file does not tell.
@@ -40,10 +40,21 @@ class Facts:
 
     context: int
     end: frozenset[int]
+    switch: int | None = None
+    graph: str = "model.onnx"
     vision: bool = False
     kv_bytes: int = 0
     sampled: bool = False
     options: Options = field(default_factory=Options)
+
+    @property
+    def unsteered(self) -> "Facts":
+        """The same, where nobody can say which rotary factors are used: the window ends with the first ones'."""
+        return self if self.switch is None else replace(self, context=self.switch, switch=None)
+
+    def long(self, tokens: int) -> bool:
+        """Whether so many tokens have the other rotary factors, from the first of them on."""
+        return self.switch is not None and tokens > self.switch
 
 
 def read(folder: Path) -> Facts:
@@ -73,8 +84,11 @@ def _facts(model: Mapping[str, Any], search: Mapping[str, Any]) -> Facts:
     kind = model.get("type", "")
     shape = ("num_hidden_layers", "num_key_value_heads", "head_size")
     layers, heads, size = (int(decoder.get(name, 0)) for name in shape)
-    return Facts(
-        context=min(context, _ROPE_SWITCH.get(kind, context)),
+    switch = _ROPE_SWITCH.get(kind, context)
+    facts = Facts(
+        context=context,
+        switch=switch if switch < context else None,
+        graph=str(decoder.get("filename", "model.onnx")),
         end=frozenset(end if isinstance(end, list) else [end]),
         vision=kind == "phi3v",
         kv_bytes=2 * layers * heads * size * _FLOAT_BYTES,
@@ -86,3 +100,4 @@ def _facts(model: Mapping[str, Any], search: Mapping[str, Any]) -> Facts:
             repetition_penalty=float(search.get("repetition_penalty", 1.0)),
         ),
     )
+    return facts.unsteered if facts.vision else facts

@@ -6,19 +6,20 @@ prompt. Between two calls the caller looks whether the parent said something.
 """
 
 import ctypes
-import sys
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-from agent.contract.errors import Code, JobError
+from agent.contract.errors import JobError
 from agent.engines import wire
 from agent.engines.worker import limits
 from agent.engines.worker.crops import Crops, cut
+from agent.engines.worker.faults import NATIVE, DeviceLost, translated
 from agent.engines.worker.pictures import Picture
-from agent.engines.worker.sampling import Options, Sampler
+from agent.engines.worker.sampling import Sampler
 from agent.engines.worker.similar import LastLooks, Look, perceptual_hash
 from agent.engines.worker.slots import Pace, choose
 from agent.engines.worker.task import Slot, Task, options
@@ -33,8 +34,6 @@ _GATHER_S = 0.025
 _ALIVE_S = 1.0
 # Of so many turns, the oldest prompt is sure of one.
 _OLDEST = 4
-# What the library raises: std::bad_alloc and every other C++ exception, as pybind11 translates them.
-_NATIVE = (RuntimeError, MemoryError)
 
 
 class Scheduler:
@@ -47,6 +46,9 @@ class Scheduler:
         send: gives a message to the parent.
         clock: the monotonic clock, in seconds.
         available: how much memory could be had, in bytes.
+
+    Raises:
+        DeviceLost: from `step`; no job was refused for it.
 
     """
 
@@ -66,7 +68,7 @@ class Scheduler:
         self._clock = clock
         self._available = available
         # Of a cache. It may be in a memory that nobody here can measure.
-        self._token_bytes = model.facts.kv_bytes if model.provider == "cpu" else 0
+        self._token_bytes = model.facts.kv_bytes if model.host_caches else 0
         self._free = [Slot() for _ in range(slots)]
         self._waiting: deque[wire.Submit] = deque()
         self._running: list[Task] = []
@@ -128,20 +130,26 @@ class Scheduler:
     def _advance(self, task: Task) -> None:
         begun = self._clock()
         try:
+            if task.outgrows(self._model.facts.switch):
+                task.begin_anew()
+                self._renew(task.slot, task.slot.capacity, self._model.cache, long=True)
             if task.remaining:
                 computed = task.prefill(self._pace.size(alone=len(self._running) == 1))
                 prefilled = self._clock()
                 self._pace.saw(computed, prefilled - begun)
-                task.prefill_s += prefilled - begun
+                if task.completion:
+                    task.decode_s += prefilled - begun
+                else:
+                    task.prefill_s += prefilled - begun
                 self._send(wire.Progress(task.job))
                 if task.remaining:
                     return
                 begun = prefilled
             # After the last slice the scores of the first token are there: choosing it costs no call.
             text, done = task.decode()
-        except _NATIVE as error:
+        except NATIVE as error:
             self._release(task, drop=True)
-            self._refuse(task.job, _translated(error))
+            self._fail(task.job, error)
             return
         task.unsent += text
         now = self._clock()
@@ -166,15 +174,16 @@ class Scheduler:
             task = self._judged(submit)
         except JobError as error:
             self._refuse(submit.job, error)
-        except _NATIVE as error:
-            self._refuse(submit.job, _translated(error))
+        except NATIVE as error:
+            self._fail(submit.job, error)
         else:
             if task is None:
                 self._end(wire.Similar(submit.job))
                 return
             self._running.append(task)
             task.prefill_s = self._clock() - begun
-            self._send(wire.Started(task.job, task.prompt, len(task.slot.tokens), task.image))
+            whole = self._model.whole_prompts
+            self._send(wire.Started(task.job, task.prompt, len(task.slot.tokens), task.image, one_call=whole))
 
     def _judged(self, submit: wire.Submit) -> Task | None:
         """Make a task of the job, or None if its frame shows nothing new.
@@ -204,22 +213,29 @@ class Scheduler:
         self, submit: wire.Submit, prompt: list[int], pictures: list[Crops], answer: int, look: Look | None
     ) -> Task:
         """Give the job a slot with a cache. Whatever is raised, every slot is as free as it was."""
+        facts, whole = self._model.facts, self._model.whole_prompts
         need = len(prompt) + answer
-        drawn = options(submit, self._model.facts)
-        if submit.schema is not None or self._model.facts.vision:
-            # A schema is part of a cache, and a cache that cannot be rewound serves one job too: no other job's can
-            # be used, and none can use it afterwards.
+        drawn = options(submit, facts)
+        # A schema is part of a cache, and so is the choice of tokens where the library makes it: it cannot be changed
+        # for another when the answer outgrows its rotary factors.
+        chosen = submit.schema is not None or whole
+        long = facts.long(need if chosen else len(prompt))
+        # Of such a cache, or one that cannot be rewound, no other job can use anything, before or afterwards.
+        alone = chosen or facts.vision
+        if alone:
             slot, keep = min(self._free, key=lambda slot: len(slot.tokens)), None
         else:
-            index, keep = choose(prompt, need, self._free, exact=submit.seed is not None, count=self._count)
+            exact = submit.seed is not None
+            index, keep = choose(prompt, need, self._free, exact=exact, long=long, count=self._count)
             slot = self._free[index]
         if keep is None or slot.cache is None:
-            cache = self._new_cache(slot, need, submit, drawn)
+            self._drop(slot)  # so that its memory counts as room
+            own = partial(self._model.own_cache, schema=submit.schema, options=drawn, seed=submit.seed)
+            self._renew(slot, self._room(need), own if chosen else self._model.cache, long=long)
         else:
-            cache = slot.cache
             try:
-                cache.rewind(keep)
-            except _NATIVE:
+                slot.cache.rewind(keep)
+            except NATIVE:
                 self._drop(slot)  # nobody knows what it holds now
                 raise
         slot.used = self._count
@@ -229,25 +245,22 @@ class Scheduler:
             pictures,
             answer_tokens=answer,
             slot=slot,
-            cache=cache,
             kept=keep or 0,
             words=self._model.words(),
-            sampler=None if drawn is None or submit.schema is not None else Sampler(drawn, submit.seed),
-            end=self._model.facts.end,
+            sampler=None if drawn is None or chosen else Sampler(drawn, submit.seed),
+            end=facts.end,
+            alone=alone,
+            whole=whole,
             look=look,
         )
         self._free.remove(slot)
         return task
 
-    def _new_cache(self, slot: Slot, need: int, submit: wire.Submit, drawn: Options | None) -> "Cache":
+    def _renew(self, slot: Slot, capacity: int, make: Callable[..., "Cache"], *, long: bool) -> None:
+        """Give a slot an empty cache."""
         self._drop(slot)
-        room = self._room(need)
-        if submit.schema is None:
-            slot.cache = self._model.cache(room)
-        else:
-            slot.cache = self._model.guided_cache(room, submit.schema, drawn, submit.seed)
-        slot.capacity = room
-        return slot.cache
+        slot.cache = make(capacity, long=long)
+        slot.capacity, slot.long = capacity, long
 
     def _room(self, need: int, image: int = 0) -> int:
         """Return the capacity of a new cache for ``need`` tokens, idle caches having made way for it.
@@ -261,8 +274,9 @@ class Scheduler:
 
         """
         facts = self._model.facts
-        # Nothing will follow in a cache that cannot be rewound.
-        roomy = need if facts.vision else limits.capacity(need, facts.context)
+        # Nothing will follow in a cache that cannot be rewound, and no longer prompt where other rotary factors begin.
+        end = facts.context if facts.switch is None or facts.long(need) else facts.switch
+        roomy = need if facts.vision or self._model.whole_prompts else limits.capacity(need, end)
         if not self._token_bytes and not image:
             return roomy
         idle = sorted((slot for slot in self._free if slot.cache), key=lambda slot: slot.used)
@@ -280,8 +294,7 @@ class Scheduler:
         with suppress(ValueError):  # its call of this turn has been made
             self._turn.remove(task)
         self._free.append(task.slot)
-        task.end()
-        if drop or task.guided or self._model.facts.vision:
+        if drop or task.alone:
             self._drop(task.slot)
 
     def _drop(self, slot: Slot) -> None:
@@ -292,18 +305,16 @@ class Scheduler:
             ctypes.CDLL(None).malloc_trim(0)
         slot.capacity, slot.exact, slot.tokens = 0, 0, []
 
+    def _fail(self, job: int, error: Exception) -> None:
+        """End a job on which the library failed, or the worker, if the library would fail on every other job too."""
+        told = translated(error)
+        if not self._model.works():
+            raise DeviceLost from error
+        self._refuse(job, told)
+
     def _refuse(self, job: int, error: JobError) -> None:
         self._end(wire.Refused(job, str(error.code), error.message))
 
     def _end(self, message: wire.Ended) -> None:
         """Say the last word on a job. Its cache is idle by now, or given back."""
         self._send(replace(message, held=self._held))
-
-
-def _translated(error: Exception) -> JobError:
-    """Turn what the library raised into the job's end; the details go to the log."""
-    # Standard error is the parent's debug log. After the first line, the library may quote the answer.
-    print(f"the runtime failed on a job: {str(error).partition(chr(10))[0]}", file=sys.stderr)  # noqa: T201
-    if isinstance(error, MemoryError) or "alloc" in str(error):
-        return JobError(Code.OUT_OF_MEMORY, "the runtime ran out of memory on this job: shorten it, or try again later")
-    return JobError(Code.INTERNAL, "the model's runtime failed on this job; see the agent's log at level debug")

@@ -30,6 +30,7 @@ class Held:
         capacity: tokens it has room for; 0 for a slot without a cache.
         tokens: those in it, from the first on.
         exact: how many of them, from the first on, are as a prefill in one call would have made them.
+        long: whether they were computed with the model's other rotary factors (see `Facts.long`).
         used: the number of the last job that ran in it; jobs are counted from 1.
 
     """
@@ -37,6 +38,7 @@ class Held:
     capacity: int = 0
     tokens: list[int] = field(default_factory=list)
     exact: int = 0
+    long: bool = False
     used: int = 0
 
 
@@ -47,7 +49,7 @@ class Choice(NamedTuple):
     keep: int | None
 
 
-def choose(prompt: Sequence[int], need: int, idle: Sequence[Held], *, exact: bool, count: int) -> Choice:
+def choose(prompt: Sequence[int], need: int, idle: Sequence[Held], *, exact: bool, long: bool, count: int) -> Choice:
     """Choose the slot where the job costs least, now and later.
 
     A slot's cost is the tokens that have to be computed there, and the tokens that are lost there to later
@@ -58,17 +60,21 @@ def choose(prompt: Sequence[int], need: int, idle: Sequence[Held], *, exact: boo
         need: how many tokens its cache must have room for.
         idle: the slots that are free, at least one.
         exact: whether the job may build on exact tokens only.
+        long: whether it begins with the other rotary factors.
         count: the job's number.
 
     """
 
+    def shared(held: Held) -> int:
+        return common_prefix(prompt, held.tokens) if held.long == long else 0
+
     def kept(held: Held, common: int) -> int | None:
-        if held.capacity < need:
+        if held.capacity < need or held.long != long:
             return None
         return _keep(min(common, held.exact) if exact else common, len(prompt))
 
     def cost(held: Held) -> tuple[float, bool]:
-        common = common_prefix(prompt, held.tokens)
+        common = shared(held)
         computed = len(prompt) - (kept(held, common) or 0)
         lost = (len(held.tokens) - common) / max(count - held.used, 1)
         # With nothing to lose either way, an outgrown cache is better replaced than left behind.
@@ -76,7 +82,7 @@ def choose(prompt: Sequence[int], need: int, idle: Sequence[Held], *, exact: boo
 
     index = min(range(len(idle)), key=lambda index: cost(idle[index]))
     best = idle[index]
-    return Choice(index, kept(best, common_prefix(prompt, best.tokens)))
+    return Choice(index, kept(best, shared(best)))
 
 
 def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:

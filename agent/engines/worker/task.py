@@ -52,15 +52,17 @@ class Task:
         prompt: its tokens.
         pictures: those that stand in it.
         answer_tokens: the most its answer may have.
-        slot: where it runs; its record is kept up to date here.
-        cache: the slot's, rewound to ``kept`` tokens.
+        slot: where it runs, its cache rewound to ``kept`` tokens; its record is kept up to date here.
         kept: how many of the prompt's tokens are computed already.
         words: makes text of tokens.
         sampler: draws the tokens; None leaves the choice to the library.
         end: the tokens that end an answer.
+        alone: whether the cache serves no other job.
+        whole: whether the prompt must be computed in one call.
         look: what is to be remembered of its frame when it was looked at.
 
     Attributes:
+        prompt: how many tokens its prompt has.
         unsent: text that waits to be sent with what comes next.
         sent_at: when text was sent last, by the scheduler's clock.
         image: how many of the prompt's tokens are pictures'.
@@ -78,30 +80,35 @@ class Task:
         *,
         answer_tokens: int,
         slot: Slot,
-        cache: "Cache",
         kept: int,
         words: Words,
         sampler: Sampler | None,
         end: frozenset[int],
+        alone: bool,
+        whole: bool,
         look: Look | None = None,
     ) -> None:
         self.job = submit.job
-        self.guided = submit.schema is not None
+        self.alone = alone
         self.look = look
         self.slot = slot
-        self._prompt = prompt
+        self.prompt = len(prompt)
+        # What must be computed before a token can be chosen: the prompt, and once more with the answer so far where
+        # that reaches other rotary factors.
+        self._given = prompt
         self._pictures = pictures
         self.image = sum(picture.tokens for picture in pictures)
         self._answer_tokens = answer_tokens
-        self._cache = cache
         self._kept = kept
         self._words = words
         self._sampler = sampler
         self._end = end
+        self._whole = whole
         self._stops = StopScanner(submit.stop)
         self.unsent = ""
         self.sent_at = -math.inf
-        self._undone: int | None = None
+        # The last token, as long as it is chosen and not computed.
+        self._undone: list[int] = []
         self.completion = 0
         self.prefill_s = 0.0
         self.decode_s = 0.0
@@ -110,17 +117,26 @@ class Task:
         slot.exact = min(slot.exact, kept)
 
     def __repr__(self) -> str:
-        return f"<Task {self.job}: {len(self.slot.tokens)}/{len(self._prompt)} prompt, {self.completion} answer>"
-
-    @property
-    def prompt(self) -> int:
-        """How many tokens its prompt has."""
-        return len(self._prompt)
+        return f"<Task {self.job}: {len(self.slot.tokens)}/{len(self._given)} given, {self.completion} answer>"
 
     @property
     def remaining(self) -> int:
-        """How many of the prompt's tokens are still to be computed."""
-        return max(len(self._prompt) - len(self.slot.tokens), 0)
+        """How many tokens are still to be computed before the next can be chosen, if they come in slices."""
+        return max(len(self._given) - len(self.slot.tokens), 0)
+
+    def outgrows(self, switch: int | None) -> bool:
+        """Whether its next token is the first that its cache's rotary factors are not for."""
+        return not self.slot.long and bool(self._undone) and len(self.slot.tokens) == switch
+
+    def begin_anew(self) -> None:
+        """Have all tokens so far computed again, in the empty cache that the slot gets now."""
+        self._given, self._undone, self._exact = [*self.slot.tokens, *self._undone], [], True
+
+    @property
+    def _cache(self) -> "Cache":
+        if self.slot.cache is None:
+            raise RuntimeError("a task runs in a slot without a cache")
+        return self.slot.cache
 
     def prefill(self, size: int) -> int:
         """Compute a slice of about ``size`` tokens; return its length, or 0 if its time tells nothing of others'."""
@@ -128,20 +144,23 @@ class Task:
             self._prefill_pictures(size)
             return 0
         begin = len(self.slot.tokens)
-        end = slice_end(begin, len(self._prompt), size)
-        piece = self._prompt[begin:end]
+        end = self._slice_end(begin, size)
+        piece = self._given[begin:end]
         self._cache.append(piece)
         self.slot.tokens += piece
         if self._exact:
             self.slot.exact = end
         return len(piece)
 
+    def _slice_end(self, begin: int, size: int) -> int:
+        return len(self._given) if self._whole else slice_end(begin, len(self._given), size)
+
     def _prefill_pictures(self, size: int) -> None:
         """Compute all up to the last picture, which is one call, and a slice of what comes after it."""
-        seen = max(at for at, token in enumerate(self._prompt, 1) if token < 0)
-        end = slice_end(-(-seen // ALIGN) * ALIGN, len(self._prompt), size)
-        self._cache.look(self._prompt[:end], self._pictures)
-        self.slot.tokens += self._prompt[:end]
+        seen = max(at for at, token in enumerate(self._given, 1) if token < 0)
+        end = self._slice_end(-(-seen // ALIGN) * ALIGN, size)
+        self._cache.look(self._given[:end], self._pictures)
+        self.slot.tokens += self._given[:end]
         self._pictures = ()
 
     def decode(self) -> tuple[str, Done | None]:
@@ -159,19 +178,15 @@ class Task:
 
     def _next(self) -> int:
         """Choose the next token. It is computed, and counted as held, with the one after it."""
-        if self._undone is not None:
-            if self._sampler is not None:
-                self._cache.append([self._undone])
-            self.slot.tokens.append(self._undone)
+        if self._undone and self._sampler is not None:
+            self._cache.append(self._undone)
+        self.slot.tokens += self._undone
         if self._sampler is None:
-            self._undone = self._cache.generate()
+            token = self._cache.generate()
         else:
-            self._undone = self._sampler.choose(self._cache.logits(), self.slot.tokens)
-        return self._undone
-
-    def end(self) -> None:
-        """Let go of the cache, so that whoever drops it from its slot gives its memory back at once."""
-        del self._cache
+            token = self._sampler.choose(self._cache.logits(), self.slot.tokens)
+        self._undone = [token]
+        return token
 
     def _done(self, reason: Literal["stop", "length"]) -> Done:
-        return Done(self.job, reason, len(self._prompt), self.completion, self._kept, self.image)
+        return Done(self.job, reason, self.prompt, self.completion, self._kept, self.image)
