@@ -1,10 +1,9 @@
-"""The composition root: every room is built here, run in one TaskGroup, and shut down in one order."""
+"""The composition root of one configuration: every room is built here, run in one TaskGroup, and shut down in order."""
 
 import asyncio
-import math
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Never
@@ -14,10 +13,10 @@ import structlog
 from agent import __version__, status
 from agent.accounts import Accounts
 from agent.admission import Signals, Ticket
+from agent.ageing import Ageing
 from agent.budget import Budget
 from agent.bus import Delivery, MqttBus, Subscription
 from agent.cameras import Cameras
-from agent.clock import WallClock
 from agent.contract.body import Bounds
 from agent.contract.events import Final
 from agent.contract.jobs import Key
@@ -36,8 +35,8 @@ from agent.rates import Rates
 from agent.reception import Reception
 from agent.settings import Settings
 from agent.signals import Watch
-from agent.spool import Spool, SpoolError
-from agent.stations import cloud_engine, lines, local_engines
+from agent.spool import Spool, SpoolError, SpoolSick
+from agent.stations import cloud_engine, lines
 
 _log = structlog.get_logger(__name__)
 
@@ -45,10 +44,8 @@ _log = structlog.get_logger(__name__)
 _FLUSH_S = 5.0
 # For the disk to take the requests that have arrived; the broker still has those that it does not take.
 _INTAKE_S = 5.0
-# Old finals are few and cheap to keep: looking for them often would only wear the disk.
-_EXPIRE_EVERY_S = 600.0
-# Well within the ten seconds in which the spool tells the stamps of a clock that was set from those of before.
-_CLOCK_EVERY_S = 3.0
+# Between two tries to read a disk that was well when the spool was opened.
+_SICK_DISK_S = 10.0
 # Memory and temperature change within seconds; reading them takes a millisecond.
 _SENSE_EVERY_S = 2.0
 # What the rates were a minute ago is as good a start as any.
@@ -56,26 +53,38 @@ _KEEP_RATES_EVERY_S = 60.0
 
 
 class Service:
-    """One running box.
+    """A box with one configuration, which its constructor only checks: nothing is touched before `run`.
 
     Args:
         settings: its configuration.
-        spool: open; `run` closes it.
-        engines: what answers here; by default the configured models.
+        spool: open; it outlives the service.
+        local: what answers here; whoever passes them serves them, before and after.
+        desired: is given each message on the topic of remote configuration, on the event loop; it must not block.
+        announced: called each time that the box has changed, or that the broker hears of it.
 
     Raises:
         UserError: what is configured cannot be used.
 
     """
 
-    def __init__(self, settings: Settings, spool: Spool, engines: Mapping[Station, Engine] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        spool: Spool,
+        local: Mapping[Station, Engine],
+        *,
+        desired: Callable[[bytes], None] | None = None,
+        announced: Callable[[], None] = lambda: None,
+    ) -> None:
         self.settings = settings
-        self.topics = Topics(settings.mqtt.root, settings.device.id)
+        self.topics = Topics(settings.mqtt.root, settings.device.id, settings.pool)
         self.counters = Counters()
         self._signals = Signals()
+        self._desired = desired if settings.remote_config else None
+        self._announced = announced
+        self._reported: bytes | None = None
         self.spool = spool
         cameras = Cameras(settings.cameras, settings.sources)
-        local = engines or local_engines(settings)
         self._budget = Budget(
             settings.cloud.budget, settings.cloud.price, default_max_tokens=settings.limits.max_tokens
         )
@@ -91,12 +100,15 @@ class Service:
                 Subscription(self.topics.camera_config("+"), retained=True),
                 *map(Subscription, self.topics.requests),
                 *(Subscription(source.filter) for source in sources),
+                *([] if self._desired is None else [Subscription(self.topics.config_desired, retained=True)]),
             ],
             receive=self._receive,
-            on_connected=self._announce,
+            on_connected=self._greet,
             on_new_session=self._forget_cameras,
         )
         self.outbox = Outbox(spool, self.bus, self.topics)
+        # A mending of the spool posts finals again, and tells nobody.
+        self.ageing = Ageing(spool, settings.spool.retention_s, looked=self.outbox.wake)
         stations = lines(settings, local, cloud)
         self.rates = Rates(spool, stations, lambda: Estimator(settings.limits.max_tokens))
         self.dispatcher = Dispatcher(
@@ -121,6 +133,7 @@ class Service:
             spool=spool,
             counters=self.counters,
             new_id=lambda: secrets.token_hex(8),
+            leave=self.bus.unsubscribe,
         )
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -129,22 +142,19 @@ class Service:
         watch = Watch(self._told_signals, _SENSE_EVERY_S)
         watch.start()
         try:
-            await self.intake.remember()
-            await self.accounts.remember()
-            await self.rates.restore()
-            await self.reception.recover(await self.spool.recover())
+            await self._remember()
             async with asyncio.TaskGroup() as side:
-                works = {f"engine.{station}": engine.serve() for station, engine in self.engines.items()}
-                works |= {f"health.{station}": self._follow_health(each) for station, each in self.engines.items()}
+                healths = {f"health.{station}": self._follow_health(each) for station, each in self.engines.items()}
                 tasks = [
                     side.create_task(work, name=name)
                     for name, work in {
-                        **works,
+                        **healths,
+                        **({"engine.cloud": self.engines["cloud"].serve()} if "cloud" in self.engines else {}),
                         "dispatcher": self.dispatcher.run(),
                         "outbox": self.outbox.run(),
                         "bus": self.bus.run(),
                         "metrics": self._tell_metrics(),
-                        "age": self._watch_age(),
+                        "ageing": self.ageing.run(),
                         "rates": self._keep_rates(),
                     }.items()
                 ]
@@ -155,8 +165,27 @@ class Service:
                     task.cancel()
         finally:
             watch.stop()
-            await self.spool.close()
         _log.info("service.stopped")
+
+    def report(self, payload: bytes) -> None:
+        """Publish, retained, what became of the remote configuration; again whenever the broker hears of the box."""
+        self._reported = payload
+        if self.bus.connected:
+            self.bus.send(Outgoing(self.topics.config_reported, payload, 1, retain=True))
+
+    async def _remember(self) -> None:
+        """Take up what is on disk, however long that is sick: the box stays offline, the broker keeps the requests."""
+        while True:
+            try:
+                await self.intake.remember()
+                await self.accounts.remember()
+                await self.rates.restore()
+                unfinished = await self.spool.recover()
+            except SpoolSick as sick:
+                _log.error("spool.sick", error=str(sick), retry_in_s=_SICK_DISK_S)
+                await asyncio.sleep(_SICK_DISK_S)
+            else:
+                return await self.reception.recover(unfinished)
 
     async def _shut_down(self) -> None:
         """Drain, in this order: take no message, start no job, let jobs end, let finals out, say goodbye."""
@@ -179,7 +208,11 @@ class Service:
         self.dispatcher.left(key)
 
     def _receive(self, delivery: Delivery) -> None:
-        self.intake.receive(delivery)
+        if self._desired is not None and delivery.message.topic == self.topics.config_desired:
+            self._desired(delivery.message.payload)
+            delivery.ack()  # it is retained, and so comes again with each connection
+        else:
+            self.intake.receive(delivery)
 
     async def _finish(self, ticket: Ticket, final: Final) -> None:
         job, error = ticket.job, final.error
@@ -216,10 +249,16 @@ class Service:
     async def _forget_cameras(self) -> None:
         await self.intake.forget()
 
+    def _greet(self) -> None:
+        self._announce()
+        if self._reported is not None:
+            self.report(self._reported)
+
     def _announce(self) -> None:
         """Tell what this box is, each time the broker hears of it and each time it changes."""
         healths = {station: engine.health for station, engine in self.engines.items()}
         self.bus.send(Outgoing(self.topics.info, status.info(self.settings, healths), 1, retain=True))
+        self._announced()
 
     async def _follow_health(self, engine: Engine) -> Never:
         while True:
@@ -262,31 +301,3 @@ class Service:
         while True:
             await asyncio.sleep(_KEEP_RATES_EVERY_S)
             await self.rates.keep()
-
-    async def _watch_age(self) -> Never:
-        """Let what is stored have its true age, and go when that is reached."""
-        clock, expired_at = WallClock(time.time(), _steady()), -math.inf
-        while True:
-            try:
-                await self._follow_clock(clock)
-                if time.monotonic() >= expired_at + _EXPIRE_EVERY_S:
-                    expired_at = time.monotonic()
-                    dropped = await self.spool.expire(time.time() - self.settings.spool.retention_s)
-                    _log.debug("spool.expired", finals=dropped)
-            except SpoolError as error:
-                _log.error("spool.failed", error=str(error))
-            self.outbox.wake()  # for finals that a mending of the spool has posted again, which nobody else tells of
-            await asyncio.sleep(_CLOCK_EVERY_S)
-
-    async def _follow_clock(self, clock: WallClock) -> None:
-        """Have the spool know of a wall clock that was set. Nothing else that measures time goes by it."""
-        now = time.time()
-        by_s = clock.jumped(now, _steady())
-        if by_s is not None:
-            _log.warning("clock.jumped", by_s=round(by_s, 3))
-            await self.spool.clock_jumped(by_s, now)
-            clock.noted(by_s)
-
-
-def _steady() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)

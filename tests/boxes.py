@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sysconfig
@@ -23,20 +24,23 @@ class Box:
         model: the model's folder.
         settings: further settings, by section.
 
+    Attributes:
+        environ: what it finds in its environment beside the test's own, at its next start.
+
     """
 
     def __init__(self, directory: Path, port: int, model: Path, **settings: Any) -> None:
         self.config = directory / "box.yaml"
+        self.environ: dict[str, str] = {}
         self._log = directory / "agent.log"
-        mine = {
+        self._mine: dict[str, Any] = {
             "device": {"id": "box1"},
             "mqtt": {"port": port},
             "state_dir": str(directory / "state"),
             "models": {"text": str(model)},
             "log": {"format": "json"},
-            **settings,
         }
-        self.config.write_text(json.dumps(mine))
+        self.configure(**settings)
         self._process: subprocess.Popen[bytes] | None = None
 
     async def __aenter__(self) -> Self:
@@ -71,10 +75,25 @@ class Box:
         """The process ids of the inference processes."""
         return children(self.pid)
 
-    def start(self) -> None:
-        """Start it; it comes online by itself."""
+    def start(self, *program: str | Path) -> None:
+        """Start it, or another program in its place; it comes online by itself."""
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen([EDGE_SLM, "run", "--config", self.config], stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                [*(program or (EDGE_SLM,)), "run", "--config", self.config],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **self.environ},
+            )
+
+    def configure(self, **settings: Any) -> None:
+        """Write its configuration, with other sections than before; a running box hears of it by `reload`."""
+        self._mine |= settings
+        self.config.write_text(json.dumps(self._mine))
+
+    def reload(self) -> None:
+        """Have it read its configuration anew."""
+        os.kill(self.pid, signal.SIGHUP)
 
     async def logged(self, event: str, count: int = 1) -> dict[str, Any]:
         """Wait until it has logged an event ``count`` times, and return the last of them."""

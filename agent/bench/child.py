@@ -13,7 +13,9 @@ from pathlib import Path
 from agent import logs
 from agent.layers import load
 from agent.service import Service
+from agent.settings import Settings
 from agent.spool import Spool
+from agent.supervisor import Supervisor
 from agent.testing import FakeEngine
 
 _PROBE_S = 0.005
@@ -35,16 +37,19 @@ async def _main(mode: str, config: Path) -> None:
     logs.configure(settings.log.level)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    spool = await Spool.open(settings.spool_file)
     if mode == "fake":
-        answers = FakeEngine(settings.engine.slots, ["Hello", " world"])
-        service = Service(settings, spool, {"text": answers} if settings.models.vision is None else {"vision": answers})
-    else:
-        service = Service(settings, spool)
-    probe = asyncio.create_task(_probe(config.parent / "stall")) if mode == "watched" else None
-    await service.run(stop)
-    if probe is not None:
-        probe.cancel()
+        await _fake(settings, stop)
+        return
+    probe = asyncio.create_task(_probe(config.parent / "stall"))
+    await Supervisor(lambda: settings).run(stop)
+    probe.cancel()
+
+
+async def _fake(settings: Settings, stop: asyncio.Event) -> None:
+    answers = FakeEngine(settings.engine.slots, ["Hello", " world"])
+    spool = await Spool.open(settings.spool_file)
+    await Service(settings, spool, {"text" if settings.models.vision is None else "vision": answers}).run(stop)
+    await spool.close()
 
 
 if __name__ == "__main__":

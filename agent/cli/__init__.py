@@ -8,7 +8,6 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from agent.cli.parser import parser
 from agent.errors import UsageError, UserError
 
 _FAILED, _USAGE, _NOT_STARTED, _INTERRUPTED = 1, 2, 3, 130
@@ -16,7 +15,13 @@ _FAILED, _USAGE, _NOT_STARTED, _INTERRUPTED = 1, 2, 3, 130
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
-    args = parser().parse_args(arguments)
+    try:
+        # In here, and imported here: an impatient Ctrl-C comes while these are read.
+        from agent.cli.parser import parser  # noqa: PLC0415
+
+        args = parser().parse_args(arguments)
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
     module, _, function = args.command.partition(":")
     try:
         code = getattr(import_module(f"agent.cli.{module}"), function)(args)

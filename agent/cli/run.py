@@ -1,31 +1,23 @@
-"""``edge-slm run``: the daemon as a process, from its state directory's opening to its last signal."""
+"""``edge-slm run``: the daemon as a process, and what signals mean to it."""
 
 import argparse
 import asyncio
 import ctypes
 import signal
-from collections.abc import Mapping
+import sys
+from functools import partial
 
 import structlog
 
 from agent import logs
-from agent.engines.base import Engine
-from agent.errors import UserError
 from agent.layers import load
-from agent.placement import Station
-from agent.service import Service
+from agent.remote import Remote
 from agent.settings import Settings
-from agent.spool import Room, Spool, SpoolSick
-from agent.stations import local_engines
+from agent.supervisor import Supervisor
+from agent.systemd import Systemd
 
 _log = structlog.get_logger(__name__)
 
-# How long a shutdown may take beyond `drain_s` before it is ended as by a second signal: five for the intake, five for
-# the last finals, six for a broker that does not answer the goodbye, and room. What hangs for longer is something that
-# nobody thought of, such as a disk under the very first read.
-_END_S = 20.0
-# Between two tries to open the spool on a disk that is full, read-only or failing.
-_SICK_DISK_S = 10.0
 # Of glibc's mallopt. With an arena for each thread, and blocks of up to 32 MB that it does not give back, the agent
 # went from 51 to 130 MB under a flood of hostile messages.
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
@@ -35,9 +27,7 @@ _LARGE_BYTES = 128 << 10
 def run(args: argparse.Namespace) -> int:
     """Serve until stopped."""
     _give_memory_back()
-    settings = load(args.config, args.set).settings
-    logs.configure(settings.log.level, settings.log.format)
-    asyncio.run(_serve(settings))
+    asyncio.run(_serve(Remote(partial(load, args.config, args.set))))
     return 0
 
 
@@ -49,64 +39,41 @@ def _give_memory_back() -> None:
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
 
 
-async def _serve(settings: Settings) -> None:
-    """Run a box until SIGTERM or SIGINT; a second signal ends the drain at once.
+async def _serve(remote: Remote) -> None:
+    """Run a box until SIGTERM or SIGINT; a second signal ends the drain at once. SIGHUP has it configured anew.
 
     Raises:
-        ModelError, SpoolError, BusError: it cannot start; the message says what to do.
+        UserError: it cannot start; the message says what to do.
 
     """
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    engines = local_engines(settings)
-    opening = asyncio.create_task(_opened(settings), name="spool")
-    running = asyncio.create_task(_run(settings, engines, opening, stop), name="service")
-
-    def stop_at_once() -> None:
-        _log.warning("service.stopped_at_once")
-        running.cancel()
+    supervisor = Supervisor(remote.configure, desired=remote.desired, adopted=_log_as_configured, systemd=Systemd())
+    serving = asyncio.create_task(supervisor.run(stop), name="supervisor")
+    obeying = asyncio.create_task(remote.run(supervisor.change, supervisor.report, stop), name="remote")
 
     def on_signal() -> None:
         if stop.is_set():
-            stop_at_once()
-            return
+            _log.warning("service.stopped_at_once")
+            serving.cancel()
         stop.set()
-        opening.cancel()  # before the spool is open there is nothing to drain; afterwards this does nothing
-        loop.call_later(settings.drain_s + _END_S, stop_at_once)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
+    if not sys.stdin.isatty():  # at a terminal it says that the terminal is gone
+        loop.add_signal_handler(signal.SIGHUP, supervisor.ask)
     try:
-        await running
+        await asyncio.wait([serving, obeying], return_when=asyncio.FIRST_COMPLETED)
+        if obeying.done():
+            obeying.result()  # it ends by a defect alone
+        await serving
     except asyncio.CancelledError:
         if not stop.is_set():
             raise
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
+        for task in (serving, obeying):
+            task.cancel()
+        await asyncio.wait([serving, obeying])
 
 
-async def _run(
-    settings: Settings, engines: Mapping[Station, Engine], opening: asyncio.Task[Spool], stop: asyncio.Event
-) -> None:
-    spool = await opening
-    try:
-        service = Service(settings, spool, engines)
-    except UserError:
-        await spool.close()
-        raise
-    try:
-        await service.run(stop)
-    except Exception:
-        _log.exception("service.failed")
-        raise
-
-
-async def _opened(settings: Settings) -> Spool:
-    """Open the spool, however long its disk is sick: the box stays offline, and the broker keeps the requests."""
-    room = Room(settings.spool.max_jobs, settings.spool.max_bytes)
-    while True:
-        try:
-            return await Spool.open(settings.spool_file, room)
-        except SpoolSick as sick:
-            _log.error("spool.sick", error=str(sick), retry_in_s=_SICK_DISK_S)
-        await asyncio.sleep(_SICK_DISK_S)
+def _log_as_configured(settings: Settings) -> None:
+    logs.configure(settings.log.level, settings.log.format)

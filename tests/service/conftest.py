@@ -46,7 +46,8 @@ def start(settings: Settings) -> Start:
         both: dict[Station, FakeEngine | None] = {"text": engine, "vision": vision}
         engines = {station: each for station, each in both.items() if each is not None}
         room = Room(changed.spool.max_jobs, changed.spool.max_bytes)
-        service = Service(changed, await Spool.open(changed.spool_file, room), engines)
+        spool = await Spool.open(changed.spool_file, room)
+        service = Service(changed, spool, engines)
         running = asyncio.create_task(service.run(stop))
         try:
             while not service.bus.connected:
@@ -55,7 +56,10 @@ def start(settings: Settings) -> Start:
             yield service
         finally:
             stop.set()
-            await running
+            try:
+                await running
+            finally:
+                await spool.close()
 
     return start
 

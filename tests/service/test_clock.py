@@ -34,7 +34,7 @@ def jump(request: pytest.FixtureRequest) -> float:
 @pytest.fixture
 def set_clock(monkeypatch: pytest.MonkeyPatch) -> SetClock:
     """Set the wall clock by some seconds, and wait until the box has noticed."""
-    monkeypatch.setattr("agent.service._CLOCK_EVERY_S", 0.01)
+    monkeypatch.setattr("agent.ageing._CLOCK_EVERY_S", 0.01)
     wall, noticed, by_s = time.time, asyncio.Event(), 0.0
     spool_jumped = Spool.clock_jumped
 
@@ -100,7 +100,7 @@ async def test_a_camera_keeps_its_interval(start: Start, device: Device, set_clo
 async def test_a_final_is_kept_as_long_as_promised(
     start: Start, device: Device, set_clock: SetClock, jump: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.service._EXPIRE_EVERY_S", 0.0)
+    monkeypatch.setattr("agent.ageing._EXPIRE_EVERY_S", 0.0)
     engine = FakeEngine(words=["Hi"])
     async with start(engine, spool=SpoolSettings(retention_s=3600)) as service:
         device.publish("text", {"id": "j1", "prompt": "x"})
@@ -116,7 +116,7 @@ async def test_a_final_is_kept_as_long_as_promised(
 async def test_a_final_goes_when_its_time_is_over(
     start: Start, device: Device, set_clock: SetClock, jump: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.service._EXPIRE_EVERY_S", 0.0)
+    monkeypatch.setattr("agent.ageing._EXPIRE_EVERY_S", 0.0)
     async with start(FakeEngine(words=["Hi"]), spool=SpoolSettings(retention_s=0.5)) as service:
         device.publish("text", {"id": "j1", "prompt": "x"})
         await device.final("j1")

@@ -59,13 +59,15 @@ async def accepted(settings: Settings, count: int) -> list[str]:
 async def away(settings: Settings) -> AsyncIterator[Service]:
     """Run a box that need not have a broker."""
     stop = asyncio.Event()
-    service = Service(settings, await Spool.open(settings.spool_file), {"text": FakeEngine(slots=1, words=["Hello"])})
+    spool = await Spool.open(settings.spool_file)
+    service = Service(settings, spool, {"text": FakeEngine(slots=1, words=["Hello"])})
     running = asyncio.create_task(service.run(stop))
     try:
         yield service
     finally:
         stop.set()
         await running
+        await spool.close()
 
 
 async def done(service: Service, count: int) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from agent.cli.run import _opened
 from agent.contract.jobs import Key
 from agent.settings import Settings
-from agent.spool import SpoolError
+from agent.spool import Spool, SpoolError, SpoolSick
+from agent.supervisor import opened
 from agent.testing import FakeEngine
 from tests.devices import Device
 from tests.filesystems import read_only, small_disk
@@ -171,7 +171,7 @@ async def test_a_repeat_of_a_finished_job_is_not_refused_for_the_disk(
 async def test_a_final_that_is_posted_without_anybody_telling_goes_out(
     start: Start, device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.service._CLOCK_EVERY_S", 0.01)
+    monkeypatch.setattr("agent.ageing._CLOCK_EVERY_S", 0.01)
     async with start(FakeEngine(words=["Hi"])) as service:
         device.publish("text", {"id": "j1", "prompt": "x"})
         first = await device.final("j1")
@@ -200,16 +200,34 @@ async def test_a_disk_that_hangs_does_not_hold_up_the_shutdown(
 async def test_a_box_whose_disk_is_read_only_at_the_start_waits_for_it(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.cli.run._SICK_DISK_S", 0.01)
+    monkeypatch.setattr("agent.supervisor._SICK_DISK_S", 0.01)
     with small_disk(tmp_path / "state", 32 << 20) as disk, capture_logs() as logged:
         with read_only(disk):
-            opening = asyncio.create_task(_opened(settings))
+            opening = asyncio.create_task(opened(settings))
             await eventually(lambda: len(logged) >= 2)
             assert {(each["event"], each["log_level"]) for each in logged} == {("spool.sick", "error")}
         await (await opening).close()
 
 
+async def test_a_disk_that_falls_sick_before_a_service_has_read_it_is_waited_for(
+    start: Start, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.service._SICK_DISK_S", 0.0)
+    recover, failures = Spool.recover, [SpoolSick("the card is out")]
+
+    async def fail_once(spool: Spool) -> object:
+        if failures:
+            raise failures.pop()
+        return await recover(spool)
+
+    monkeypatch.setattr(Spool, "recover", fail_once)
+    async with start(FakeEngine(words=["Hello"])):
+        device.publish("text", {"id": "j1", "prompt": "x"})
+        await device.final("j1")
+    assert failures == []
+
+
 async def test_a_state_dir_that_is_no_folder_is_not_waited_for(settings: Settings) -> None:
     settings.state_dir.touch()
     with pytest.raises(SpoolError, match="make it writable, or set another state_dir"):
-        await _opened(settings)
+        await opened(settings)
