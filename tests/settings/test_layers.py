@@ -3,27 +3,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from agent.layers import ConfigError, load, show
+from agent.layers import ConfigError, Problem, load, said, show
+from agent.layers.reading import Origin
 from agent.settings import Settings
-
-
-@pytest.fixture
-def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Write":
-    monkeypatch.chdir(tmp_path)
-    return Write()
-
-
-class Write:
-    def __call__(self, name: str, text: str) -> Path:
-        path = Path(name)
-        path.write_text(text)
-        return path
+from tests.settings.conftest import Write
 
 
 def problems(*files: Path, overrides: tuple[str, ...] = (), environ: dict[str, str] | None = None) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         load(files, overrides, environ or {})
-    return list(caught.value.problems)
+    return [str(problem) for problem in caught.value.problems]
 
 
 def test_without_layers_the_defaults_hold() -> None:
@@ -99,18 +88,50 @@ def test_an_override_can_set_null() -> None:
     assert loaded.settings.mqtt.username is None
 
 
-def test_the_origin_of_every_key_is_known(write: Write) -> None:
-    base = write("base.yaml", "mqtt:\n  host: a\n  port: 1\nqueue: {max_jobs: 1}\n")
-    box = write("box.yaml", "\n\nqueue:\n  max_jobs: 2\n")
-    origin = load([base, box], ["log.level=debug"], {"EDGE_SLM__MQTT__PORT": "2"}).origin
-    keys = ("mqtt.host", "mqtt.port", "queue.max_jobs", "log.level", "engine.slots")
-    assert [str(origin[key]) for key in keys] == [
-        "base.yaml:2",
-        "EDGE_SLM__MQTT__PORT",
-        "box.yaml:4",
-        "command line",
-        "default",
-    ]
+def test_what_was_sent_from_afar_stands_between_the_files_and_the_environment(write: Write) -> None:
+    box = write("box.yaml", "mqtt: {host: box, root: box, port: 1}")
+    remote = ("config/desired", b"mqtt: {host: remote, root: remote}")
+    mqtt = load([box], (), {"EDGE_SLM__MQTT__ROOT": "variable"}, remote=remote).settings.mqtt
+    assert (mqtt.host, mqtt.root, mqtt.port) == ("remote", "variable", 1)
+
+
+def test_what_was_sent_from_afar_is_named_where_it_is_wrong() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load([], (), {}, remote=("config/desired", "queue:\n  max_job: 1\nmqtt: {password: hunter2}"))
+    typo, secret = caught.value.problems
+    assert typo == Problem(
+        "unknown key `queue.max_job`; did you mean `queue.max_jobs`?", Origin("config/desired", 2), "queue.max_job"
+    )
+    assert (secret.key, "hunter2" in str(secret)) == ("mqtt.password", False)
+
+
+def test_the_keys_that_a_text_sets_are_known_with_their_lines() -> None:
+    text = "cameras:\n  porch:\n    detail: low\nmodels: {text: null}\nqueue:\n"
+    assert {key: origin.line for key, origin in said("x", text).items()} == {
+        "cameras.porch.detail": 3,
+        "models.text": 4,
+        "queue": 5,
+    }
+
+
+def test_a_text_with_unknown_keys_sets_none() -> None:
+    with pytest.raises(ConfigError, match="x:2: unknown key `que`"):
+        said("x", "metrics_s: 1\nque: 1")
+
+
+# What `json.dumps` makes of an emoji is no YAML.
+@pytest.mark.parametrize("text", ['{"pool": "a"}', '{"cameras": {"c": {"prompt": "\\ud83d\\ude00?"}}, "pool": "a"}'])
+def test_json_is_read_as_well(text: str) -> None:
+    settings = load([], (), {}, remote=("x", text)).settings
+    assert (settings.pool, [each.prompt for each in settings.cameras.values()]) in [("a", []), ("a", ["\U0001f600?"])]
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 65_536, "- " * 32_768, "{a: " * 20_000, '{"a": "\\ud83d", "b": ' + "[" * 60_000]
+)
+def test_deep_nesting_is_told_and_not_followed(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"(is nested deeper than any key is|not YAML: .*)$"):
+        said("x", text)
 
 
 def test_the_configuration_shown_is_the_configuration(write: Write) -> None:

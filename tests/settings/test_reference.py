@@ -4,6 +4,7 @@ from pathlib import Path
 
 from agent import keys
 from agent.layers import load
+from agent.layers.checking import check
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,6 +20,12 @@ def test_every_key_has_a_meaning() -> None:
 
 def test_the_example_box_loads() -> None:
     assert load([ROOT / "configs/box.yaml"], (), {}).settings.device.id == "box1"
+
+
+def test_the_example_fleet_is_right() -> None:
+    report = check(ROOT / "configs")
+    assert (len(report.devices), report.findings, report.unused) == (5, (), ())
+    assert {group for groups in report.devices.values() for group in groups} == {"pi", "jetson", "npu"}
 
 
 def test_what_the_example_box_has_commented_out_loads_too(tmp_path: Path) -> None:
