@@ -38,6 +38,7 @@ class Intake:
         spool: keeps what is told of cameras.
         counters: of what is not answered.
         new_id: makes an id for a request without one.
+        leave: ends the subscription to topic filters.
 
     """
 
@@ -53,6 +54,7 @@ class Intake:
         spool: Spool,
         counters: Counters,
         new_id: Callable[[], str],
+        leave: Callable[[Sequence[str]], None],
     ) -> None:
         self._topics = topics
         self._sources = sources
@@ -63,6 +65,7 @@ class Intake:
         self._spool = spool
         self._counters = counters
         self._new_id = new_id
+        self._leave = leave
         self._unread: deque[Delivery] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -143,14 +146,15 @@ class Intake:
             await self._configure(configured, message.payload)
             return None
         route = self._topics.read(message.topic)
-        if route is None:
-            route = next((found for each in self._sources if (found := each.read(message.topic)) is not None), None)
+        if route is None and (route := self._read_source(message.topic)) is not None:
             # Of somebody else's message, the frame alone means something to us.
             message = Inbound(message.topic, message.payload)
-            if route is not None and not is_frame(message.payload):
+            if not is_frame(message.payload):
                 self._counters.ignored += 1
                 _log.debug("request.ignored", why="no_frame", topic=message.topic)
                 return None
+        if route is None:
+            route = self._read_former_pool(message.topic)
         if route is None:
             self._ignore("topic_not_ours", message.topic)
         elif delivery.retained:
@@ -162,13 +166,27 @@ class Intake:
             return await self._request(route, message, delivery.qos)
         return None
 
+    def _read_source(self, topic: str) -> Route | None:
+        return next((found for each in self._sources if (found := each.read(topic)) is not None), None)
+
+    def _read_former_pool(self, topic: str) -> Route | None:
+        """Read a request of a pool that the box has left since its session began: it is answered all the same.
+
+        The session still has the pool's subscription, and the broker gives what it gave us to nobody else.
+        """
+        route = self._topics.read_any(topic)
+        if route is not None and route.pool is not None:
+            _log.info("pool.left", pool=route.pool)
+            self._leave(self._topics.shared(route.pool))
+        return route
+
     async def _request(self, route: Route, message: Inbound, qos: int) -> Owed | None:
         defaults = Defaults() if route.camera is None else self._cameras.defaults(route.camera, route.client)
         request = read_request(message, route, self._topics, self._limits, self._new_id(), defaults)
         stored = qos > 0 or request.named or not is_frame(message.payload)
         if not isinstance(request, Refusal):
             return await self._reception.admit(request, stored=stored)
-        if route.camera is not None and not self._sees:
+        if route.camera is not None and route.pool is None and not self._sees:
             # Whatever else is wrong with it: to mend that would not help.
             request = replace(request, error=JobError(Code.UNSUPPORTED, NO_VISION))
         return await self._reception.refuse(request, stored=stored)
@@ -179,7 +197,7 @@ class Intake:
             self._counters.ignored += 1
             _log.warning("cancel.ignored", why="no_id", client=route.client)
         else:
-            await self._reception.cancel(Key(route.client, job_id))
+            await self._reception.cancel(Key(route.client, job_id), of_pool=route.pool is not None)
 
     async def _configure(self, camera: str, payload: bytes) -> None:
         problem = self._cameras.tell(camera, payload)

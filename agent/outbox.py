@@ -167,8 +167,7 @@ class Outbox:
         return self._last_taken
 
     def _outgoing(self, row: Unsent) -> Outgoing:
-        usual = row.topic == f"{self._topics.results(*row.key)}/final"
-        properties = () if usual else (("event", "final"),)
+        properties = () if self._topics.is_final(row.topic, *row.key) else (("event", "final"),)
         return Outgoing(row.topic, row.payload, 1, correlation=row.correlation, properties=properties)
 
     def _stored(self, final: Final, reply: Reply) -> StoredFinal:

@@ -30,7 +30,7 @@ def addressed(topics: Topics, key: Key, reply: Reply, event: Event, payload: byt
     """
     correlation = None if reply.correlation is None else bytes.fromhex(reply.correlation)
     if reply.topic is None:
-        return Outgoing(f"{topics.results(*key)}/{event}", payload, qos, correlation=correlation)
+        return Outgoing(f"{topics.results(*key, reply.pool)}/{event}", payload, qos, correlation=correlation)
     return Outgoing(reply.topic, payload, qos, correlation=correlation, properties=(("event", event),))
 
 

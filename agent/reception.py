@@ -112,8 +112,8 @@ class Reception:
             return True
         return await self._outbox.hand_over(owed.final, owed.reply)
 
-    async def cancel(self, key: Key) -> None:
-        """End a job at its client's wish, wherever it is."""
+    async def cancel(self, key: Key, *, of_pool: bool = False) -> None:
+        """End a job at its client's wish, wherever it is; one of a pool's may be with another member."""
         try:
             receipt = await self._spool.cancel(key)
         except SpoolError as error:
@@ -129,7 +129,7 @@ class Reception:
                 self._on_the_way[key] = True
             case Receipt.NEW if self._dispatcher.knows(key):
                 self._dispatcher.cancel(key)  # it was never to be stored
-            case Receipt.NEW:
+            case Receipt.NEW if not of_pool:
                 self._counters.ignored += 1
                 _log.warning("cancel.ignored", why="unknown_id", client=key.client, id=key.id)
 

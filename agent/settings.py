@@ -99,9 +99,11 @@ class Engine(_Section):
     threads: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="Threads of one inference step; by default one a physical core."
     )
-    provider: Literal["auto", "cpu", "cuda", "NvTensorRtRtx", "QNN", "VitisAI", "RyzenAI", "OpenVINO", "WebGPU"] = Field(
-        default="auto",
-        description="The execution provider; auto takes the best that this box has, and `edge-slm doctor` says which.",
+    provider: Literal["auto", "cpu", "cuda", "NvTensorRtRtx", "QNN", "VitisAI", "RyzenAI", "OpenVINO", "WebGPU"] = (
+        Field(
+            default="auto",
+            description="The execution provider; auto takes the best that this box has, and `edge-slm doctor` says which.",
+        )
     )
     provider_options: dict[str, str] = Field(
         default_factory=dict, description="The provider's own options by their names; not with auto."

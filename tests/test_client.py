@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent import client as module
-from agent.client import Client, ClientError, Event, host_and_port
+from agent.client import Client, ClientError, Event, host_and_port, link
 from agent.errors import UsageError, UserError
 from agent.settings import Mqtt, Tls
 from tests.brokers import Broker, free_port
@@ -95,7 +94,7 @@ async def test_a_broker_without_tls_is_told_where_tls_was_wanted(broker: Broker)
 
 async def test_a_request_that_the_acl_forbids_is_told(guarded: Broker) -> None:
     async with device(guarded.port, "cli", username="dev7") as client:
-        with pytest.raises(ClientError, match=r"refuses requests on slm/box1/req/cli/cancel \(Not authorized\)"):
+        with pytest.raises(ClientError, match=r"refuses messages on slm/box1/req/cli/cancel \(Not authorized\)"):
             await client.cancel("j1")
 
 
@@ -135,12 +134,12 @@ async def test_an_acknowledgement_that_comes_too_late_is_no_other_requests(
     async with device(broker.port) as client:
         broker.freeze()
         with monkeypatch.context() as impatient:
-            impatient.setattr(module, "_ANSWER_S", 0.05)
+            impatient.setattr(link, "_ANSWER_S", 0.05)
             with pytest.raises(ClientError, match="did not acknowledge"):
                 await client.cancel("j1")
         broker.thaw()
         await client.cancel("j2")  # acknowledged after the first
-        assert client._unacknowledged == {}
+        assert client._link._unacknowledged == {}
 
 
 async def test_a_request_for_a_camera_goes_to_its_image_topic(broker: Broker) -> None:

@@ -151,6 +151,10 @@ class Connection:
         if names:
             raise SubscriptionRefused(f"the broker refuses the subscription to {names}: allow it in the broker's ACL")
 
+    def unsubscribe(self, filters: Sequence[str]) -> None:
+        """End subscriptions that an earlier connection of this session made. Nobody waits for the UNSUBACK."""
+        self._network.unsubscribe(filters)
+
     def write(self, out: Outgoing) -> bool:
         """Hand a message to the network at QoS 0; return whether it was taken.
 

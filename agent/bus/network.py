@@ -96,6 +96,12 @@ class Network:
         else:
             client.subscribe([(each.filter, 1) for each in subscriptions])
 
+    def unsubscribe(self, filters: Sequence[str]) -> None:
+        """End subscriptions; nobody waits for the broker's answer."""
+        client = self._client
+        if client is not None:
+            client.unsubscribe(list(filters))
+
     def publish(self, out: Outgoing, qos: Literal[0, 1]) -> int | None:
         """Queue a message for the thread; return its packet identifier, None if it was not taken.
 

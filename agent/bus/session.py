@@ -114,6 +114,11 @@ class MqttBus:
         """See `Bus`."""
         return await self._outflow.hand_over(out, shorten)
 
+    def unsubscribe(self, filters: Sequence[str]) -> None:
+        """End subscriptions of the session, if the broker is there: those of an earlier configuration stay in it."""
+        if self._connection is not None:
+            self._connection.unsubscribe(filters)
+
     async def run(self) -> None:
         """See `Bus`. Returns after `close`; raises what ``receive`` or ``on_connected`` raised."""
         while not self._closing.is_set():

@@ -35,6 +35,10 @@ _RETRYABLE = frozenset(
 )
 
 NO_VISION = "this box has no vision model: send frames to a box that has one"
+# Which camera's policy held, privacy included, and which frame is the latest, would depend on the box that was next.
+NO_FRAMES_IN_A_POOL = (
+    "a pool takes no frames of cameras: send them to one box, or a picture as JSON to the pool's text topic"
+)
 
 
 @dataclass(eq=False)

@@ -100,12 +100,14 @@ class Reply(Strict):
 
     Attributes:
         topic: an MQTT 5 response topic that passed the guard, or None for the default topics.
+        pool: the name that was asked, where it is a pool's: the default topics are then under it.
         correlation: MQTT 5 correlation data as it came, in hexadecimal.
         notice: what of it was asked for and is not done, such as a response topic that is not used.
 
     """
 
     topic: str | None = None
+    pool: str | None = None
     correlation: str | None = None
     notice: str | None = None
 

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from agent.contract.body import Body, Bounds, read_body
-from agent.contract.errors import Code, JobError
+from agent.contract.errors import NO_FRAMES_IN_A_POOL, Code, JobError
 from agent.contract.jobs import Frame, Job, Key, Reply, Sampling
 from agent.contract.messages import Inbound
 from agent.contract.topics import Kind, Route, Topics, is_identifier
@@ -99,7 +99,7 @@ def read_request(
         defaults: its camera's, for an image request.
 
     """
-    reply = _reply(message, route.client, topics)
+    reply = _reply(message, route, topics)
     sent_id = _id_from_correlation(message)
 
     def refuse(job_id: str | None, error: ValueError | JobError) -> Refusal:
@@ -108,9 +108,9 @@ def read_request(
         key = Key(route.client, job_id or sent_id or new_id)
         return Refusal(key, reply, JobError(code, short), route.camera, named=key.id != new_id)
 
-    too_large = _too_large(message.payload, route, limits)
-    if too_large is not None:
-        return refuse(_first_id(message.payload), JobError(Code.TOO_LARGE, too_large))
+    unread = _unread(message.payload, route, limits)
+    if unread is not None:
+        return refuse(_first_id(message.payload), unread)
     frame = message.payload if route.kind is Kind.IMAGE and is_frame(message.payload) else None
     try:
         fields = _fields(message, route, raw=frame is not None)
@@ -162,10 +162,10 @@ def read_cancel(message: Inbound) -> str | None:
     return text if isinstance(text, str) and is_identifier(text) else None
 
 
-def _reply(message: Inbound, client: str, topics: Topics) -> Reply:
+def _reply(message: Inbound, route: Route, topics: Topics) -> Reply:
     topic, correlation = message.response_topic, message.correlation
     notices = []
-    refused = None if topic is None else topics.refusal_of_response_topic(topic, client)
+    refused = None if topic is None else topics.refusal_of_response_topic(topic, route.client, route.pool)
     if refused is not None:
         topic = None
         notices.append(f"the response topic was not used: {refused}")
@@ -174,6 +174,7 @@ def _reply(message: Inbound, client: str, topics: Topics) -> Reply:
         notices.append(f"the correlation data was not echoed: it is longer than {_MAX_ECHO_BYTES} bytes")
     return Reply(
         topic=topic,
+        pool=route.pool,
         correlation=None if correlation is None else correlation.hex(),
         notice="; ".join(notices) or None,
     )
@@ -242,13 +243,17 @@ def _no_prompt(route: Route, topics: Topics) -> str:
     )
 
 
-def _too_large(payload: bytes, route: Route, limits: Limits) -> str | None:
+def _unread(payload: bytes, route: Route, limits: Limits) -> JobError | None:
     """Say why a payload is not read at all, or None if it is."""
+    if route.pool is not None and route.kind is Kind.IMAGE:
+        return JobError(Code.UNSUPPORTED, NO_FRAMES_IN_A_POOL)
     limit = limits.image_bytes if route.kind is Kind.IMAGE else limits.text_bytes
     if len(payload) > limit:
-        return f"the request has {len(payload):,} bytes, and at most {limit:,} are accepted here"
+        sentence = f"the request has {len(payload):,} bytes, and at most {limit:,} are accepted here"
+        return JobError(Code.TOO_LARGE, sentence)
     if len(payload) > limits.text_bytes and not is_frame(payload) and sum(map(payload.count, _SIGNS)) > _MAX_SIGNS:
-        return "the request has too many parts: what is larger than a text request should be so by its pictures"
+        sentence = "the request has too many parts: what is larger than a text request should be so by its pictures"
+        return JobError(Code.TOO_LARGE, sentence)
     return None
 
 

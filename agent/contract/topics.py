@@ -26,11 +26,15 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A request topic, read: who asks for what. ``camera`` is set for `Kind.IMAGE` alone."""
+    """A request topic, read: who asks for what. ``camera`` is set for `Kind.IMAGE` alone.
+
+    ``pool`` is the name that was asked, where it is not the box's own.
+    """
 
     kind: Kind
     client: str
     camera: str | None = None
+    pool: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +44,13 @@ class Topics:
     Args:
         root: first levels of every topic, such as ``slm`` or ``site7/slm``.
         node: this box's identifier.
+        pool: the name under which it shares work with others, if it does.
 
     """
 
     root: str
     node: str
+    pool: str | None = None
 
     @property
     def status(self) -> str:
@@ -62,10 +68,29 @@ class Topics:
         return f"{self.root}/{self.node}/metrics"
 
     @property
+    def config_desired(self) -> str:
+        """Retained settings that somebody wants this box to have, over those of its files."""
+        return f"{self.root}/{self.node}/config/desired"
+
+    @property
+    def config_reported(self) -> str:
+        """Retained answer to those: what became of them."""
+        return f"{self.root}/{self.node}/config/reported"
+
+    @property
     def requests(self) -> tuple[str, ...]:
-        """Topic filters that bring every request of every client."""
-        base = f"{self.root}/{self.node}/req/+"
-        return (f"{base}/text", f"{base}/image/+", f"{base}/cancel")
+        """Topic filters that bring every request of every client, and of the pool's requests this box's share.
+
+        A pool's cancels come to every member: nobody else knows which one has the job.
+        """
+        own = f"{self.root}/{self.node}/req/+"
+        mine = (f"{own}/text", f"{own}/image/+", f"{own}/cancel")
+        return mine if self.pool is None else (*mine, *self.shared(self.pool))
+
+    def shared(self, pool: str) -> tuple[str, ...]:
+        """Topic filters of a member of ``pool``."""
+        asked = f"{self.root}/{pool}/req/+"
+        return (f"$share/{pool}/{asked}/text", f"$share/{pool}/{asked}/image/+", f"{asked}/cancel")
 
     def camera_config(self, camera: str) -> str:
         """Name the retained topic with a camera's prompt and policy; ``+`` for the filter that brings all."""
@@ -82,27 +107,32 @@ class Topics:
         base = f"{self.root}/{self.node}/req/{client}/{kind}"
         return base if camera is None else f"{base}/{camera}"
 
-    def results(self, client: str, job_id: str) -> str:
-        """Name the topic above a job's ``state``, ``chunk`` and ``final``."""
-        return f"{self.root}/{self.node}/res/{client}/{job_id}"
+    def results(self, client: str, job_id: str, pool: str | None = None) -> str:
+        """Name the topic above a job's ``state``, ``chunk`` and ``final``; a pool's answers are under its own name."""
+        return f"{self.root}/{pool or self.node}/res/{client}/{job_id}"
+
+    def is_final(self, topic: str, client: str, job_id: str) -> bool:
+        """Whether a topic is the usual one of a job's final, this node's or a pool's."""
+        asked = topic.removeprefix(f"{self.root}/").removesuffix(f"/res/{client}/{job_id}/final")
+        return is_identifier(asked) and topic == f"{self.results(client, job_id, asked)}/final"
 
     def read(self, topic: str) -> Route | None:
-        """Read a request topic; None if it is not one, or names a client or camera that is no identifier."""
-        prefix = f"{self.root}/{self.node}/req/"
-        if not topic.startswith(prefix):
+        """Read a topic of `requests`; None if it is not one, or names a client or camera that is no identifier."""
+        route = self.read_any(topic)
+        return route if route is not None and route.pool in (None, self.pool) else None
+
+    def read_any(self, topic: str) -> Route | None:
+        """Read a request topic of whatever node; see `read`. One that is not this node counts as a pool."""
+        if not topic.startswith(f"{self.root}/"):
             return None
-        match topic[len(prefix) :].split("/"):
-            case [client, "text"] if is_identifier(client):
-                return Route(Kind.TEXT, client)
-            case [client, "cancel"] if is_identifier(client):
-                return Route(Kind.CANCEL, client)
-            case [client, "image", camera] if is_identifier(client) and is_identifier(camera):
-                return Route(Kind.IMAGE, client, camera)
+        match topic[len(self.root) + 1 :].split("/"):
+            case [node, "req", client, *rest] if is_identifier(node) and is_identifier(client):
+                return _route(client, rest, None if node == self.node else node)
             case _:
                 return None
 
-    def refusal_of_response_topic(self, topic: str, client: str) -> str | None:
-        """Say why an MQTT 5 response topic may not be used, or None if it may.
+    def refusal_of_response_topic(self, topic: str, client: str, pool: str | None = None) -> str | None:
+        """Say why an MQTT 5 response topic may not be used, or None if it may; ``pool`` is as in `Route`.
 
         Without this guard the agent is a confused deputy: a client that the broker's ACL keeps from a topic
         would have the agent publish there in its stead.
@@ -115,7 +145,19 @@ class Topics:
             return "it holds a wildcard"
         if not topic.isprintable():  # the standard lets a broker close the connection for control characters
             return "it holds a character that cannot be printed"
-        own = (f"{self.root}/{self.node}/res/{client}/", f"clients/{client}/")
+        own = (f"{self.root}/{pool or self.node}/res/{client}/", f"clients/{client}/")
         if not topic.startswith(own) or topic in own:
             return f"it is outside {own[0]}… and {own[1]}…"
         return None
+
+
+def _route(client: str, asked: list[str], pool: str | None) -> Route | None:
+    match asked:
+        case ["text"]:
+            return Route(Kind.TEXT, client, pool=pool)
+        case ["cancel"]:
+            return Route(Kind.CANCEL, client, pool=pool)
+        case ["image", camera] if is_identifier(camera):
+            return Route(Kind.IMAGE, client, camera, pool)
+        case _:
+            return None

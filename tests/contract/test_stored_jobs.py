@@ -46,7 +46,9 @@ jobs = st.builds(
     deadline_s=st.none() | st.floats(0, 2.0**32),
     placement=st.none() | st.sampled_from(["prefer_local", "local_only", "prefer_cloud", "cloud_only"]),
     private=st.booleans(),
-    reply=st.builds(Reply, topic=st.none() | texts, correlation=st.none() | st.binary().map(bytes.hex)),
+    reply=st.builds(
+        Reply, topic=st.none() | texts, pool=st.none() | names, correlation=st.none() | st.binary().map(bytes.hex)
+    ),
 )
 
 

@@ -1,19 +1,12 @@
-"""The other end of the contract: how a device asks. The command line, the demo and the bench ask through it.
-
-It is an ordinary MQTT client with a clean session, and it keeps nothing: a device that must not lose an answer
-uses a persistent session and a fixed name of its own.
-"""
+"""A connection with the broker for those who come and go: with a clean session, and over when it is lost."""
 
 import asyncio
-import json
 import re
-import secrets
 import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Literal, Self
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
@@ -21,7 +14,6 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from agent.bus import security
-from agent.contract.topics import Kind, Topics
 from agent.errors import UsageError, UserError
 from agent.settings import Mqtt
 
@@ -55,53 +47,48 @@ def host_and_port(text: str) -> tuple[str, int]:
     return found[1] or found[2], port
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """What came back about a job: its kind, and the body as the contract describes it."""
-
-    kind: Literal["state", "chunk", "final"]
-    body: dict[str, Any]
-
-
-_Events: TypeAlias = asyncio.Queue[Event | None]
-
-
-class Client:
-    """A device.
+class Link:
+    """The connection; enter it to have it.
 
     Args:
         mqtt: the broker and the credentials.
-        node: the box to ask.
-        name: this device's ``{client}`` level; answers come to whoever asks under it.
+        who: whose it is, for sentences.
+        filters: what it subscribes to.
+        take: called on the event loop for each message, with its topic and payload.
+        lost: called there when the connection is over.
 
     Attributes:
         version: the MQTT version that it speaks with the broker.
+        lost: whether it is over.
 
     """
 
-    def __init__(self, mqtt: Mqtt, node: str, name: str) -> None:
+    def __init__(
+        self,
+        mqtt: Mqtt,
+        who: str,
+        filters: Sequence[str],
+        *,
+        take: Callable[[str, bytes], None],
+        lost: Callable[[], None] = lambda: None,
+    ) -> None:
         self.version = "5" if mqtt.protocol == "auto" else mqtt.protocol
         self._mqtt = mqtt
         self._where = f"{mqtt.host}:{mqtt.port}"
-        self._topics = Topics(mqtt.root, node)
-        self._name = name
-        # What is told to the jobs that run; None: the connection is lost.
-        self._jobs: dict[str, _Events] = {}
-        # The same for frames whose jobs have no name yet, by their cameras.
-        self._frames: dict[str, _Events] = {}
-        self._status = ""
-        self._online = asyncio.Event()
-        # Requests by their packet identifier; the result is the broker's reason to refuse it, if it does.
+        self._who = who
+        self._filters = filters
+        self._take = take
+        self._tell_lost = lost
+        # What was published, by packet identifier; the result is the broker's reason to refuse it, if it does.
         self._unacknowledged: dict[int, asyncio.Future[str | None]] = {}
-        self._lost = False
+        self.lost = False
         self._most_bytes: int | None = None
         self._client: paho.Client | None = None
         self._loop: asyncio.AbstractEventLoop
         self._ready: asyncio.Future[None]
 
     def __repr__(self) -> str:
-        lost = ", lost" if self._lost else ""
-        return f"<Client {self._name} at {self._where}{lost} jobs={len(self._jobs)}>"
+        return f"<Link {self._who} at {self._where}{', lost' * self.lost}>"
 
     async def __aenter__(self) -> Self:
         """Connect and subscribe.
@@ -126,103 +113,41 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         client, self._client = self._client, None
-        assert client is not None, "enter the client first"  # noqa: S101
+        assert client is not None, "enter the link first"  # noqa: S101
         await _close(client)
 
-    def ask(self, request: Mapping[str, object], camera: str | None = None) -> AsyncIterator[Event]:
-        """Publish a job and yield what comes back; the final is last.
-
-        Args:
-            request: the contract's fields; without an ``id`` it gets one.
-            camera: whose image topic to ask on, where requests may have megabytes of pictures; None for the text topic.
+    async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        """Publish at QoS 1, and return when the broker has it.
 
         Raises:
-            ClientError: the broker did not take it, or the connection was lost before its final.
+            ClientError: the broker did not take it, or the connection was lost.
 
         """
-        body = {"id": secrets.token_hex(8), **request}
-        payload = json.dumps(body, ensure_ascii=False).encode()
-        kind = Kind.TEXT if camera is None else Kind.IMAGE
-        return self._told(self._jobs, str(body["id"]), self._topics.request(self._name, kind, camera), payload)
-
-    def show(self, camera: str, frame: bytes) -> AsyncIterator[Event]:
-        """Publish a raw frame and yield what comes back, as `ask` does.
-
-        It is the box that names the job, and until then nobody can tell two frames of one camera apart: show one at
-        a time.
-        """
-        return self._told(self._frames, camera, self._topics.request(self._name, Kind.IMAGE, camera), frame)
-
-    async def _told(self, table: dict[str, _Events], name: str, topic: str, payload: bytes) -> AsyncIterator[Event]:
-        events = table[name] = asyncio.Queue()
-        try:
-            await self._publish(topic, payload)
-            while True:
-                event = await events.get()
-                if event is None:
-                    raise self._loss()
-                yield event
-                if event.kind == "final":
-                    return
-        finally:
-            for each in (self._jobs, self._frames):
-                for key in [key for key, queue in each.items() if queue is events]:
-                    del each[key]
-
-    async def online(self, seconds: float) -> None:
-        """Wait for the box to say that it is online.
-
-        Args:
-            seconds: how long.
-
-        Raises:
-            ClientError: it did not.
-
-        """
-        try:
-            async with asyncio.timeout(seconds):
-                await self._online.wait()
-        except TimeoutError:
-            said = f"is {self._status}" if self._status else "has never been seen at this broker"
-            raise ClientError(f"the box {self._topics.node} {said}: start it, or name another with --node") from None
-        if self._lost:
-            raise self._loss()
-
-    async def cancel(self, job_id: str) -> None:
-        """Ask that a job of this client's be ended.
-
-        Raises:
-            ClientError: the broker did not take it.
-
-        """
-        await self._publish(self._topics.request(self._name, Kind.CANCEL), job_id.encode())
-
-    async def _publish(self, topic: str, payload: bytes) -> None:
-        assert self._client is not None, "enter the client first"  # noqa: S101
-        if self._lost:
-            raise self._loss()
+        assert self._client is not None, "enter the link first"  # noqa: S101
+        if self.lost:
+            raise self.loss()
         size = len(payload) + len(topic) + _HEADER_BYTES
         if self._most_bytes is not None and size > self._most_bytes:
             # It would end the connection, and nobody would be told why.
             raise ClientError(
-                f"the request has {size:,} bytes and the broker at {self._where} takes at most {self._most_bytes:,}: "
+                f"the message has {size:,} bytes and the broker at {self._where} takes at most {self._most_bytes:,}: "
                 "send a smaller one, or raise the broker's largest packet"
             )
-        sent = self._client.publish(topic, payload, qos=1)
+        sent = self._client.publish(topic, payload, qos=1, retain=retain)
         # paho's thread may have the acknowledgement already; the loop takes it in at the next await, not before.
         acknowledged = self._unacknowledged[sent.mid] = self._loop.create_future()
         try:
             async with asyncio.timeout(_ANSWER_S):
                 refusal = await acknowledged
         except TimeoutError:
-            raise ClientError("the broker did not acknowledge the request: is it still running?") from None
+            raise ClientError("the broker did not acknowledge the message: is it still running?") from None
         finally:
             del self._unacknowledged[sent.mid]
         if refusal is not None:
-            raise ClientError(f"the broker refuses requests on {topic} ({refusal}): see its log and its ACL")
+            raise ClientError(f"the broker refuses messages on {topic} ({refusal}): see its log and its ACL")
 
     async def _connect(self, version: Literal["5", "3.1.1"]) -> None:
-        self.version, self._lost, self._ready = version, False, self._loop.create_future()
+        self.version, self.lost, self._ready = version, False, self._loop.create_future()
         client = self._new_client(version)
         try:
             await asyncio.to_thread(client.connect, self._mqtt.host, self._mqtt.port, self._mqtt.keepalive_s)
@@ -262,7 +187,8 @@ class Client:
         client.on_socket_open = _send_at_once
         return client
 
-    def _loss(self) -> ClientError:
+    def loss(self) -> ClientError:
+        """Return what there is to say when it is lost."""
         return ClientError(
             f"the connection to the broker at {self._where} was lost: try again; under the same id no job is run twice"
         )
@@ -291,12 +217,12 @@ class Client:
         if reason.is_failure:
             self._loop.call_soon_threadsafe(self._settle, self._refusal(reason))
         else:
-            client.subscribe([(f"{self._topics.results(self._name, '+')}/+", 1), (self._topics.status, 1)])
+            client.subscribe([(each, 1) for each in self._filters])
 
     def _on_subscribe(self, _c: object, _d: object, _m: int, reasons: list[ReasonCode], _p: Properties | None) -> None:
         refusal = None
         if any(reason.is_failure for reason in reasons):
-            refusal = ClientError(f"the broker does not let {self._name} read its answers: see its log and its ACL")
+            refusal = ClientError(f"the broker does not let {self._who} read its answers: see its log and its ACL")
         self._loop.call_soon_threadsafe(self._settle, refusal)
 
     def _on_disconnect(self, _c: object, _d: object, _f: object, reason: ReasonCode, _p: Properties | None) -> None:
@@ -319,36 +245,16 @@ class Client:
     def _lose(self, reason: str) -> None:
         """Take note that the connection is over, and wake everybody who waits for something to come over it."""
         self._settle(self._no_mqtt(f"the connection was closed: {reason}"))
-        self._lost = True
-        for events in (*self._jobs.values(), *self._frames.values()):
-            events.put_nowait(None)
+        self.lost = True
         for acknowledged in self._unacknowledged.values():
             if not acknowledged.done():
-                acknowledged.set_exception(self._loss())
-        self._online.set()
+                acknowledged.set_exception(self.loss())
+        self._tell_lost()
 
     def _published(self, mid: int, refusal: str | None) -> None:
         acknowledged = self._unacknowledged.get(mid)  # None for a request that nobody waits for any more
         if acknowledged is not None and not acknowledged.done():
             acknowledged.set_result(refusal)
-
-    def _take(self, topic: str, payload: bytes) -> None:
-        if topic == self._topics.status:
-            self._status = payload.decode("ascii", "replace")
-            if self._status == "online":
-                self._online.set()
-            return
-        _, job_id, kind = topic.rsplit("/", 2)
-        if kind not in ("state", "chunk", "final") or not (job_id in self._jobs or self._frames):
-            return
-        event = Event(kind, json.loads(payload))  # type: ignore[arg-type]
-        # These two begin a job; what else comes of a camera is about frames of an earlier time.
-        if job_id not in self._jobs and event.body.get("state") in ("accepted", "REJECTED"):
-            camera = event.body.get("camera")
-            if camera in self._frames:
-                self._jobs[job_id] = self._frames.pop(camera)
-        if job_id in self._jobs:
-            self._jobs[job_id].put_nowait(event)
 
 
 async def _close(client: paho.Client) -> None:

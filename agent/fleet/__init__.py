@@ -1,0 +1,7 @@
+"""The operator's side of remote configuration: who is in a fleet, how its boxes are, a change on its way to them."""
+
+from agent.fleet.rollout import Result, roll_out
+from agent.fleet.targets import Target, changed, chosen
+from agent.fleet.watch import Standing, Watch
+
+__all__ = ["Result", "Standing", "Target", "Watch", "changed", "chosen", "roll_out"]
