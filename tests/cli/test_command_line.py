@@ -32,6 +32,16 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
+def test_an_impatient_ctrl_c_is_no_traceback(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("agent.cli.parser.parser", interrupted)
+    assert run(capsys, "run") == (130, "", "")
+
+
 def test_a_right_configuration_is_said_to_be_right(capsys: pytest.CaptureFixture[str], config: Path) -> None:
     assert run(capsys, "config", "check", "--config", str(config)) == (0, "the configuration of box1 is right\n", "")
 
@@ -63,8 +73,8 @@ def test_no_broker_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_models_are_listed_for_scripts_too(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code, out, _ = run(capsys, "models", "list", "--json", "--dir", str(tmp_path))
-    found = [(row["name"], row["installed"]) for row in json.loads(out)]
-    assert (code, found) == (0, [("smollm2-135m", False), ("shapes-vision", False)])
+    found = {row["name"]: row["installed"] for row in json.loads(out)}
+    assert (code, found["smollm2-135m"], found["shapes-vision"]) == (0, False, False)
 
 
 def test_a_test_model_is_listed_as_one(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
