@@ -5,7 +5,7 @@ import socket
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
@@ -102,7 +102,7 @@ class Engine(_Section):
     provider: Literal["auto", "cpu", "cuda", "NvTensorRtRtx", "QNN", "VitisAI", "RyzenAI", "OpenVINO", "WebGPU"] = (
         Field(
             default="auto",
-            description="The execution provider; auto takes the best that this box has, and `edge-slm doctor` says which.",
+            description="The execution provider; auto takes the best that this box has: `edge-slm doctor` says which.",
         )
     )
     provider_options: dict[str, str] = Field(
@@ -370,6 +370,14 @@ class Settings(BaseSettings):
     log: Log = Field(default_factory=Log)
     metrics_s: Seconds = Field(default=5, description="Seconds between two metrics messages.")
     drain_s: Seconds = Field(default=20, description="How long running jobs may take to finish at shutdown.")
+
+    @field_validator("pool")
+    @classmethod
+    def _a_pool_is_no_box(cls, pool: str | None, info: ValidationInfo) -> str | None:
+        device = info.data.get("device")
+        if pool is not None and device is not None and pool == device.id:
+            raise ValueError("this is the box's own name, and it would get each of the pool's jobs twice; name another")
+        return pool
 
     @classmethod
     def settings_customise_sources(

@@ -42,6 +42,7 @@ def info(settings: Settings, healths: Mapping[Station, Health]) -> bytes:
         {
             "v": VERSION,
             "node": settings.device.id,
+            "pool": settings.pool,
             "version": __version__,
             "state": min((str(model["state"]) for model in models), key=_STATES.index),
             "models": models,

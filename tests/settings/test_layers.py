@@ -218,6 +218,11 @@ def test_a_secret_in_a_file_or_on_the_command_line_is_refused_and_not_repeated(w
     assert problems(lab, overrides=("mqtt.password=hunter2",)) == [f"lab.yaml:1: {told}", f"command line: {told}"]
 
 
+def test_a_pool_with_the_boxs_own_name_is_refused(write: Write) -> None:
+    with pytest.raises(ConfigError, match=r"box.yaml:2: `pool`: this is the box's own name"):
+        load([write("box.yaml", "device: {id: barn}\npool: barn\n")], (), {})
+
+
 def test_a_missing_file_is_told() -> None:
     assert problems(Path("/nowhere/box.yaml")) == [
         "/nowhere/box.yaml: cannot be read (No such file or directory); check its name and owner"

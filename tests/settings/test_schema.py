@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 
@@ -11,14 +12,11 @@ from agent.layers import ConfigError, load
 from agent.layers.schema import schema
 from tests.settings.conftest import Write
 
-jsonschema = pytest.importorskip("jsonschema")
-
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def accepts(document: Any) -> bool:
-    accepted: bool = jsonschema.Draft202012Validator(schema()).is_valid(document)
-    return accepted
+    return jsonschema.Draft202012Validator(schema()).is_valid(document)
 
 
 def test_it_is_a_schema() -> None:
