@@ -16,6 +16,7 @@ from typing import Any
 from agent.client import Client
 from agent.demo import brokers
 from agent.demo.children import Child, DemoError, while_alive
+from agent.hardware import machine
 from agent.models.pull import pull
 from agent.models.store import resolve
 from agent.settings import Mqtt, Settings
@@ -119,8 +120,9 @@ class Rig:
                 await broker.stop(_STOP_S)
 
     async def bare(self, prompts: Sequence[Messages], max_tokens: int) -> list[dict[str, Any]]:
-        """Run prompts through the bare loop, in a process of its own."""
-        asked = {"prompts": list(prompts), "max_tokens": max_tokens}
+        """Run prompts through the bare loop, in a process of its own, with as many threads as the box."""
+        threads = self.settings.engine.threads or machine.read().processor.fast_cores
+        asked = {"prompts": list(prompts), "max_tokens": max_tokens, "threads": threads}
         results: list[dict[str, Any]] = await _run("agent.engines.worker.bare", self.text, asked)
         return results
 

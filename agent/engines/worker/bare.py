@@ -3,10 +3,10 @@
 ``python -m agent.engines.worker.bare FOLDER`` reads a JSON object from standard input and prints a list with
 one object a prompt and repeat, in order::
 
-    {"prompts": [[{"role": "user", "content": "…"}], …], "max_tokens": 100, "repeats": 3}
+    {"prompts": [[{"role": "user", "content": "…"}], …], "max_tokens": 100, "repeats": 3, "threads": 4}
     [{"prompt_tokens": 40, "tokens": [260, …], "first_token_s": 0.1, "decode_tokens_per_s": 100.0}, …]
 
-Each runs in a new generator, whose making counts to the first token, as it does in the engine. Greedy; the
+Without ``threads`` the library decides. Each runs in a new generator, whose making counts to the first token, as it does in the engine. Greedy; the
 cache has exactly the room that is needed; no text is made.
 """
 
@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 def main() -> None:
     """Run what standard input asks for."""
     asked = json.load(sys.stdin)
-    model = og.Model(sys.argv[1])
+    config = og.Config(sys.argv[1])
+    if threads := asked.get("threads"):
+        session = {"intra_op_num_threads": threads}
+        config.overlay(json.dumps({"model": {"decoder": {"session_options": session}}}))
+    model = og.Model(config)
     tokenizer = og.Tokenizer(model)
     results = []
     for _ in range(asked.get("repeats", 1)):
