@@ -97,7 +97,8 @@ class Engine(_Section):
         default=1, description="Jobs that the vision model runs at the same time."
     )
     threads: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="Threads of one inference step; by default one for each real core of the fastest kind."
+        default=None,
+        description="Threads of one inference step; by default one for each real core of the fastest kind.",
     )
     provider: Literal["auto", "cpu", "cuda", "NvTensorRtRtx", "QNN", "VitisAI", "RyzenAI", "OpenVINO", "WebGPU"] = (
         Field(

@@ -6,8 +6,8 @@ one object a prompt and repeat, in order::
     {"prompts": [[{"role": "user", "content": "…"}], …], "max_tokens": 100, "repeats": 3, "threads": 4}
     [{"prompt_tokens": 40, "tokens": [260, …], "first_token_s": 0.1, "decode_tokens_per_s": 100.0}, …]
 
-Without ``threads`` the library decides. Each runs in a new generator, whose making counts to the first token, as it does in the engine. Greedy; the
-cache has exactly the room that is needed; no text is made.
+Without ``threads`` the library decides. Each runs in a new generator, whose making counts to the first token, as it
+does in the engine. Greedy; the cache has exactly the room that is needed; no text is made.
 """
 
 import json
