@@ -16,7 +16,7 @@ def secret(key: str, given: SecretStr | None, file: Path | None) -> str | None:
         file: read anew at each call, so that the secret can be rotated under a running agent.
 
     Raises:
-        UserError: the file cannot be read.
+        UserError: the file cannot be read, or has no secret in it.
 
     """
     if file is None:
@@ -26,4 +26,7 @@ def secret(key: str, given: SecretStr | None, file: Path | None) -> str | None:
     except (OSError, UnicodeDecodeError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or "it is not text"
         raise UserError(f"{key}: cannot use {file}: {reason}") from None
-    return lines[0] if lines else ""
+    if not any(lines[:1]):
+        # Under systemd, this is also what a credential looks like that nobody has written.
+        raise UserError(f"{key}: {file} is empty: write the secret into it, or leave the key out")
+    return lines[0]
