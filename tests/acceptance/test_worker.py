@@ -4,7 +4,6 @@ import asyncio
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -37,11 +36,8 @@ class ChangedBox(Box):
         super().__init__(directory, port, model, **settings)
         self._change = "\n".join(change)
 
-    def start(self) -> None:
-        with self._log.open("ab") as log:
-            script = _CHANGED.format(change=self._change)
-            command = [sys.executable, "-c", script, "run", "--config", str(self.config)]
-            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+    def start(self, *program: str | Path) -> None:
+        super().start(*(program or (sys.executable, "-c", _CHANGED.format(change=self._change))))
 
 
 def asked(job_id: str, prompt: str = "Tell me a story.", max_tokens: int = 8) -> dict[str, Any]:
