@@ -1,4 +1,4 @@
-"""The box around the processor: its heat, its disk and its clock."""
+"""The box around the processor: its heat, its disk, its clock, and what its service may open."""
 
 import ctypes
 import errno
@@ -11,9 +11,13 @@ from pathlib import Path
 
 from agent import signals
 from agent.doctor.finding import Finding
-from agent.settings import Settings
+from agent.hardware.choice import choose
+from agent.hardware.machine import Machine
+from agent.kernel_files import text
+from agent.settings import Engine, Settings
 
 _ROOT = Path("/")
+_UNIT = "etc/systemd/system/edge-slm.service"
 _SYNCHRONISED = "run/systemd/timesync/synchronized"
 # A box without a clock of its own begins in 1970, or when its system was made. 1 January 2026: before this was written.
 _EARLIEST_S = 1_767_225_600
@@ -53,7 +57,7 @@ def disk(settings: Settings) -> Iterator[Finding]:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        what = "cannot be written" if here == folder else "cannot be made"
+        what = "cannot be written" if here == folder else "cannot be made" if _absent(folder) else "cannot be reached"
         advice = (
             "make room" if error.errno == errno.ENOSPC else "run it as the user that the box runs as, or set state_dir"
         )
@@ -65,6 +69,19 @@ def disk(settings: Settings) -> Iterator[Finding]:
         yield Finding("disk", "wrong", f"{room}, and the spool may take {need}: make room, or lower spool.max_bytes")
     else:
         yield Finding("disk", "well", room)
+
+
+def service(engine: Engine, machine: Machine, root: Path = _ROOT) -> Iterator[Finding]:
+    """Yield whether the service lacks the devices that this user has: systemd hides them all, unless it is told."""
+    if len(choose(engine.provider, engine.provider_options, machine)) == 1 or not (root / _UNIT).exists():
+        return
+    if not any("PrivateDevices=no" in text(each).split() for each in root.glob(f"{_UNIT}.d/*.conf")):
+        yield Finding(
+            "service",
+            "wrong",
+            "it may open no accelerator, whatever this user may: copy systemd/edge-slm.service.d/gpu.conf to "
+            f"/{_UNIT}.d, and run `sudo systemctl daemon-reload` and `sudo systemctl restart edge-slm`",
+        )
 
 
 def clock(
@@ -100,6 +117,17 @@ def _unsynchronised() -> bool | None:
     except (OSError, AttributeError):
         return None
     return None if state < 0 else state == _TIME_ERROR
+
+
+def _absent(folder: Path) -> bool:
+    """Whether a folder is known not to be there; a folder above may hide it."""
+    try:
+        folder.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def _at(temperature: float | None) -> str:

@@ -4,7 +4,9 @@ import queue
 import secrets
 import socket
 import ssl
+import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Literal, TypeAlias
 
 import paho.mqtt.client as paho
@@ -13,12 +15,14 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from agent.bus import security
 from agent.doctor.finding import Finding
-from agent.doctor.threads import look_up
+from agent.doctor.threads import begun, look_up
 from agent.errors import UserError
 from agent.settings import Settings
 
-# Of a name look-up, a connection, and each answer. A link that needs longer loses its keepalives as well.
+# Of a name look-up, a connection to an address, and each answer. A link that needs longer loses its keepalives as well.
 _ANSWER_S = 2.0
+# All of it takes no longer than so many of these: a name may have several addresses, and no firewall answers for any.
+_ANSWERS = 3.25
 _KEEPALIVE_S = 2
 _VERSIONS = {"5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersion.MQTTv311}
 
@@ -54,13 +58,16 @@ def broker(settings: Settings, answer_s: float = _ANSWER_S) -> Iterator[Finding]
 
 
 def _tried(settings: Settings, topic: str, answer_s: float) -> str:
+    until = time.monotonic() + _ANSWERS * answer_s
     if settings.mqtt.protocol != "auto":
-        _Probe(settings, settings.mqtt.protocol, topic, answer_s).run()
+        _Probe(settings, settings.mqtt.protocol, topic, answer_s, until).run()
         return settings.mqtt.protocol
     try:
-        _Probe(settings, "5", topic, answer_s).run()
+        _Probe(settings, "5", topic, answer_s, until).run()
     except _UnansweredError:
-        _Probe(settings, "3.1.1", topic, answer_s).run()
+        if time.monotonic() + answer_s > until:
+            raise
+        _Probe(settings, "3.1.1", topic, answer_s, until).run()
         return "3.1.1"
     return "5"
 
@@ -68,11 +75,14 @@ def _tried(settings: Settings, topic: str, answer_s: float) -> str:
 class _Probe:
     """One connection. paho's thread tells what happens; `run` follows it."""
 
-    def __init__(self, settings: Settings, version: Literal["5", "3.1.1"], topic: str, answer_s: float) -> None:
+    def __init__(
+        self, settings: Settings, version: Literal["5", "3.1.1"], topic: str, answer_s: float, until: float
+    ) -> None:
         self._mqtt = settings.mqtt
         self._version = version
         self._topic = topic
         self._answer_s = answer_s
+        self._until = until
         self._heard: queue.SimpleQueue[tuple[_Step, ReasonCode | None]] = queue.SimpleQueue()
 
     def run(self) -> None:
@@ -85,8 +95,7 @@ class _Probe:
         client = self._client()
         try:
             look_up(self._mqtt.host, self._answer_s)
-            # paho takes the keepalive for the longest silence in a TLS handshake.
-            client.connect(self._mqtt.host, self._mqtt.port, keepalive=_KEEPALIVE_S)
+            self._connect(client)
         except (ssl.SSLError, ConnectionResetError) as error:
             reason = getattr(error, "reason", None) or error.strerror
             raise _TroubleError(f"is not trusted, or speaks no TLS ({reason}): check mqtt.port and mqtt.tls") from None
@@ -101,6 +110,17 @@ class _Probe:
         finally:
             client.disconnect()
             client.loop_stop()
+
+    def _connect(self, client: paho.Client) -> None:
+        """Connect to one of the host's addresses, of which paho takes one after another, and leave time for an answer.
+
+        Raises:
+            OSError: none takes a connection.
+
+        """
+        # paho takes the keepalive for the longest silence in a TLS handshake.
+        connecting = begun(partial(client.connect, self._mqtt.host, self._mqtt.port, keepalive=_KEEPALIVE_S))
+        connecting.result(max(0.0, self._until - self._answer_s - time.monotonic()))
 
     def _client(self) -> paho.Client:
         client = paho.Client(
@@ -147,7 +167,8 @@ class _Probe:
 
         """
         try:
-            heard, reason = self._heard.get(timeout=self._answer_s)
+            left = max(0.0, self._until - time.monotonic())
+            heard, reason = self._heard.get(timeout=min(self._answer_s, left))
         except queue.Empty:
             heard, reason = None, None
         if heard == step:

@@ -10,13 +10,15 @@ from urllib.parse import urlsplit
 from agent import __version__
 from agent.credentials import secret
 from agent.doctor.finding import Finding
-from agent.doctor.threads import look_up
+from agent.doctor.threads import begun, look_up
 from agent.engines.cloud.presets import Endpoint, endpoint
 from agent.errors import UserError
 from agent.settings import Cloud
 
 # Of a name look-up and a connection, and of each answer.
 _ANSWER_S = 2.0
+# All that comes after the look-up takes no longer than so many of these.
+_ANSWERS = 2.25
 # NVIDIA's list of 150 models has 20 KB.
 _MOST_BYTES = 1 << 20
 _REFUSED = (401, 403)
@@ -43,14 +45,17 @@ def cloud(settings: Cloud, answer_s: float = _ANSWER_S) -> Iterator[Finding]:
     host = urlsplit(there.chat).hostname
     try:
         look_up(host or "", answer_s)
-        status, body = _asked(there, there.credentials(key.strip() if key else None), answer_s)
-        open_to_all = not key or _asked(there, {}, answer_s)[0] not in _REFUSED
+        credentials = there.credentials(key.strip() if key else None)
+        asking = begun(lambda: (_asked(there, credentials, answer_s), key and _asked(there, {}, answer_s)[0]))
+        # A name may have several addresses, of which each would have its time.
+        (status, body), unknown = asking.result(_ANSWERS * answer_s)
+        open_to_all = unknown not in _REFUSED
     except ssl.SSLError as error:
         yield Finding(
             "cloud", "wrong", f"{host} cannot be trusted ({error.reason}): check cloud.base_url and the clock"
         )
     except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        reason = getattr(error, "strerror", None) or str(error) or "no answer"
         yield Finding("cloud", "wrong", f"{host} cannot be reached ({reason}): check cloud.base_url and the network")
     else:
         yield _judged(settings, f"{host}", status, body, open_to_all=open_to_all)

@@ -1,6 +1,7 @@
 """One line of what the doctor says."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 Mark: TypeAlias = Literal["well", "wrong", "told"]
@@ -15,6 +16,7 @@ class Finding:
         mark: ``told`` is neither well nor wrong, such as a thing that this box does not have.
         text: what was found; of what is wrong, also what to do.
         stops: whether it keeps the box from serving.
+        facts: what a program may want of it, so that it reads no sentence.
 
     """
 
@@ -22,3 +24,4 @@ class Finding:
     mark: Mark
     text: str
     stops: bool = False
+    facts: Mapping[str, str | int | None] = field(default_factory=dict)

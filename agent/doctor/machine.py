@@ -41,21 +41,26 @@ def processor(machine: Machine) -> Iterator[Finding]:
     features = f" ({' '.join(here.features)})" if here.features else ""
     dot_products = {*here.features} & {*_DOT.get(architecture, ())}
     slow = "" if dot_products else "; without dot products it is slow with prompts"
-    cores = f"{here.cores} core{'s' * (here.cores != 1)}"
-    yield Finding("processor", "well", f"{here.model}, {cores}{threads}{fast}, {architecture}{features}{slow}")
+    cores = _counted(here.cores, "core")
+    yield Finding(
+        "processor",
+        "well",
+        f"{here.model}, {cores}{threads}{fast}, {architecture}{features}{slow}",
+        facts={"cores": here.cores, "fast_cores": here.fast_cores, "threads": here.threads},
+    )
     if fast:
         yield Finding(
             "threads",
             "told",
-            f"models compute on the {here.fast_cores} fast cores, which would wait for the others: see by "
-            f"`edge-slm bench --set engine.threads={here.cores}` whether all are faster",
+            f"models compute on {_counted(here.fast_cores, 'fast core')}, since each step waits for the slowest: see "
+            f"by `edge-slm bench --set engine.threads={here.cores}` whether all are faster, which nobody has measured",
         )
 
 
 def memory(machine: Machine, available: int | None) -> Iterator[Finding]:
     """Yield how much memory there is, and how much of it is left."""
     left = "" if available is None else f", {_gb(available)} available"
-    yield Finding("memory", "well", f"{_gb(machine.memory_bytes)}{left}")
+    yield Finding("memory", "well", f"{_gb(machine.memory_bytes)}{left}", facts={"bytes": machine.memory_bytes})
 
 
 def accelerators(machine: Machine) -> Iterator[Finding]:
@@ -66,9 +71,10 @@ def accelerators(machine: Machine) -> Iterator[Finding]:
         node = f" ({each.node})" if each.node else ""
         but = _LEFT_ALONE.get(each.kind)
         mark: Mark = "well" if each.allowed and not but else "told"
-        yield Finding("accelerator", mark, f"{each.name}{node}{f', {but}' if but else ''}")
+        text = f"{each.name}{node}{f', {but}' if but else ''}"
+        yield Finding("accelerator", mark, text, facts={"kind": each.kind, "node": each.node})
     for miss in missed(machine):
-        yield Finding(miss.provider, "told", miss.why)
+        yield Finding(miss.provider, "wrong" if miss.installed else "told", miss.why)
 
 
 def packages(machine: Machine) -> Iterator[Finding]:
@@ -97,6 +103,10 @@ def _unfit(python: Interpreter) -> str | None:
     if python.glibc < _GLIBC:
         return f"it needs glibc 2.28, and this system has {python.glibc[0]}.{python.glibc[1]}: install a newer system"
     return None
+
+
+def _counted(number: int, name: str) -> str:
+    return f"{number} {name}{'s' * (number != 1)}"
 
 
 def _gb(size: int) -> str:

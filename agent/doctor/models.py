@@ -36,11 +36,19 @@ def models(settings: Settings, machine: Machine, absent: Collection[str]) -> Ite
     for station, engine in engines.items():
         spec = engine.spec
         there = [rung for rung in spec.rungs if rung.provider not in absent]
+        if not there:
+            alone = " and ".join(rung.provider for rung in spec.rungs)
+            other = "" if alone == "cpu" else ", or name a model that the processor runs (`edge-slm models list`)"
+            other = f"; {spec.left_out}" if spec.left_out else other
+            why = f"{spec.name} runs on {alone} alone, which cannot be used: mend what is said above{other}"
+            yield Finding(f"{station} model", "wrong", why, stops=True, facts={"model": spec.name, "provider": None})
+            continue
         first, others = there[0], [rung.provider for rung in there[1:]]
         gone = [f"{rung.provider} cannot be used" for rung in spec.rungs if rung.provider in absent]
         more = [*gone, *([spec.left_out] if spec.left_out else []), *(f"if it fails, {each}" for each in others)]
         told = "; ".join([f"{spec.name} runs on {first.provider}: {first.why}", *more])
-        yield Finding(f"{station} model", "well", told)
+        facts = {"model": spec.name, "provider": first.provider}
+        yield Finding(f"{station} model", "well", told, facts=facts)
 
 
 def _damage(folder: Path) -> Iterator[str]:

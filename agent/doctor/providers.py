@@ -4,15 +4,17 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from agent.doctor.finding import Finding
-from agent.hardware.choice import PROVIDERS, Provider
+from agent.hardware.choice import PROVIDERS, Provider, choose
 from agent.hardware.machine import Machine
+from agent.hardware.packages import Packages, remedy
+from agent.settings import Engine
 
-# onnxruntime is imported in 0.2 s here and in some seconds from a Raspberry Pi's card; a library that hangs never ends.
+# onnxruntime is imported in 0.2 s here; from a slow card nobody has measured it. A library that hangs never ends.
 _PATIENCE_S = 7.0
 _PROBE = (sys.executable, "-m", "agent.engines.worker.probe")
 
@@ -37,7 +39,7 @@ def probe(*arguments: str, command: tuple[str, ...] = _PROBE, patience_s: float 
     try:
         ended = subprocess.run([*command, *arguments], capture_output=True, timeout=patience_s, check=False)
     except subprocess.TimeoutExpired:
-        return Probed(None, f"hung, and was killed after {patience_s:g} s")
+        return Probed(None, f"took longer than {patience_s:g} s: run the doctor again")
     except OSError as error:
         return Probed(None, f"could not be started ({error.strerror})")
     if ended.returncode < 0:
@@ -59,23 +61,27 @@ def wanted(machine: Machine, named: str = "auto") -> tuple[Provider, ...]:
 def runtime(found: Probed) -> Iterator[Finding]:
     """Judge the probe of the runtime alone."""
     if found.told is None:
-        yield Finding(
-            "runtime", "wrong", f"onnxruntime {found.why}: install it anew, or for another processor", stops=True
-        )
+        why = f"onnxruntime {found.why}; if it stays so, install it anew, as docs/platforms.md says"
+        yield Finding("runtime", "wrong", why, stops=True)
     else:
         versions = f"onnxruntime-genai {found.told['engine']} with onnxruntime {found.told['runtime']}"
         yield Finding("runtime", "well", f"{versions} can be loaded; the provider cpu is here")
 
 
-def provider(each: Provider, found: Probed) -> Iterator[Finding]:
+def provider(each: Provider, found: Probed, packages: Packages) -> Iterator[Finding]:
     """Judge the probe of one provider."""
-    if found.told is None:
+    if not any(name in packages for name in each.packages):
+        how = f": {remedy(each.extra)}" if each.extra else ", and comes from its maker alone: see docs/platforms.md"
+        yield Finding(each.name, "wrong", f"is not installed{how}")
+    elif each.library is None and each.name != "cuda":
+        yield Finding(each.name, "told", "is built into its maker's onnxruntime-genai: only a model tells if it works")
+    elif found.told is None:
         yield Finding(each.name, "wrong", f"its library {found.why}; it is not used: see docs/platforms.md")
-        return
-    devices = [device for device in found.told["devices"] if device["provider"] != "CPUExecutionProvider"]
-    if found.told["failed"]:
-        yield Finding(each.name, "wrong", f"cannot be used: {found.told['failed']} (see docs/platforms.md)")
-    elif devices:
+    elif found.told["failed"]:
+        told = str(found.told["failed"])
+        hint = "" if "docs/platforms.md" in told else " (see docs/platforms.md)"
+        yield Finding(each.name, "wrong", f"cannot be used: {told}{hint}")
+    elif devices := [device for device in found.told["devices"] if device["provider"] != "CPUExecutionProvider"]:
         named = ", ".join(f"{device['type']} by {device['vendor'] or 'an unknown maker'}" for device in devices)
         yield Finding(each.name, "well", f"really here: {named}")
     elif each.name == "cuda":
@@ -84,3 +90,38 @@ def provider(each: Provider, found: Probed) -> Iterator[Finding]:
         yield Finding(
             each.name, "wrong", "is installed and finds no device: check its driver, or leave the package out"
         )
+
+
+def absent(runtime: Probed | None, probed: Iterable[tuple[Provider, Probed]], packages: Packages) -> set[str]:
+    """Return the providers that are not really here; the processor is one of them where nothing can be loaded.
+
+    Args:
+        runtime: the probe of the runtime alone; None where none is installed.
+        probed: the probes of others.
+        packages: what is installed.
+
+    """
+    judged = {each.name: provider(each, found, packages) for each, found in probed}
+    gone = {name for name, findings in judged.items() if any(finding.mark == "wrong" for finding in findings)}
+    return gone if runtime is not None and runtime.told is not None else {*gone, "cpu"}
+
+
+def used(engine: Engine, machine: Machine, absent: Collection[str]) -> Iterator[Finding]:
+    """Yield which provider is used, and why; a model that was not made for it is left to the next one.
+
+    Args:
+        engine: what is configured.
+        machine: what is here.
+        absent: providers of which is known that they are not really here.
+
+    """
+    choices = choose(engine.provider, engine.provider_options, machine)
+    there = [choice for choice in choices if choice.provider not in absent]
+    if not there:
+        yield Finding("provider", "wrong", "none can be used: mend what is said above", facts={"provider": None})
+        return
+    first, *others = there
+    gone = [f"{choice.provider} cannot be used" for choice in choices if choice.provider in absent]
+    more = [*gone, *(f"if it fails, {choice.provider}" for choice in others)]
+    told = "; ".join([f"{first.provider}: {first.why}", *more])
+    yield Finding("provider", "well", told, facts={"provider": first.provider})

@@ -43,6 +43,7 @@ class Accelerator:
         name: for people.
         node: the device file under ``/dev``; None where its driver has made none.
         allowed: whether this user may open that file.
+        group: which users may, if the file's mode lets them; None where nobody knows.
 
     """
 
@@ -50,6 +51,7 @@ class Accelerator:
     name: str
     node: str | None
     allowed: bool
+    group: str | None = None
 
 
 def read(root: Path, compatible: tuple[str, ...]) -> tuple[Accelerator, ...]:
@@ -61,16 +63,17 @@ def read(root: Path, compatible: tuple[str, ...]) -> tuple[Accelerator, ...]:
 
     """
     tegra = any(name.startswith("nvidia,tegra") for name in compatible)
-    return (*_nvidia(root, tegra=tegra), *_qualcomm(root), *_npus(root), *_gpus(root), *_unused(root))
+    return (*_nvidia(root, tegra=tegra), *_qualcomm(root), *_npus(root), *_gpus(root, tegra=tegra), *_unused(root))
 
 
 def _nvidia(root: Path, *, tegra: bool) -> Iterator[Accelerator]:
     """Yield NVIDIA's GPUs: with their driver, as a part of a Tegra, and without any driver."""
     cards = _found(root, "proc/driver/nvidia/gpus", "*/information")
-    for number, card in enumerate(cards):
-        model = next((line for line in text(card).splitlines() if line.startswith("Model:")), "Model: NVIDIA GPU")
+    for card in cards:
+        told = {name: value.strip() for name, _, value in (line.partition(":") for line in text(card).splitlines())}
         kind: Kind = "jetson-gpu" if tegra else "nvidia-gpu"
-        yield _device(root, kind, model.partition(":")[2].strip(), f"dev/nvidia{number}")
+        # Their order by slot says nothing of the file: in a container the only card may be /dev/nvidia3.
+        yield _device(root, kind, told.get("Model", "NVIDIA GPU"), f"dev/nvidia{told.get('Device Minor', '0')}")
     if cards:
         return
     if tegra:
@@ -99,12 +102,13 @@ def _npus(root: Path) -> Iterator[Accelerator]:
         yield _device(root, kind, name, f"dev/accel/{device.name}")
 
 
-def _gpus(root: Path) -> Iterator[Accelerator]:
+def _gpus(root: Path, *, tegra: bool) -> Iterator[Accelerator]:
     for device in _found(root, "sys/class/drm", "renderD*"):
         driver = _driver(device)
         if driver == "RKNPU":
             yield _device(root, "unused", "Rockchip NPU", f"dev/dri/{device.name}")
-        elif driver not in ("nvidia", "nvidia-drm", "tegra-udrm", "tegra"):  # they were told as CUDA's devices
+        # NVIDIA's were told as CUDA's devices. A Tegra's own, its display among them, are on no PCI bus.
+        elif driver != "nvidia" and (_on_pci(device) or not tegra):
             kind, name = _GPUS.get(driver, ("gpu", f"GPU of the driver {driver or 'unknown'}"))
             yield _device(root, kind, name, f"dev/dri/{device.name}")
 
@@ -121,10 +125,21 @@ def _driver(device: Path) -> str:
     return next((line.removeprefix("DRIVER=") for line in lines if line.startswith("DRIVER=")), "")
 
 
+def _on_pci(device: Path) -> bool:
+    return "PCI_ID=" in text(device / "device/uevent")
+
+
 def _device(root: Path, kind: Kind, name: str, node: str | None) -> Accelerator:
     if node is None or not (root / node).exists():
         return Accelerator(kind, name, None, allowed=False)
-    return Accelerator(kind, name, f"/{node}", allowed=os.access(root / node, os.R_OK | os.W_OK))
+    return Accelerator(kind, name, f"/{node}", os.access(root / node, os.R_OK | os.W_OK), _group(root / node))
+
+
+def _group(node: Path) -> str | None:
+    try:
+        return node.group()
+    except (OSError, KeyError):  # of a number without a name, as in a container
+        return None
 
 
 def _found(root: Path, folder: str, pattern: str) -> list[Path]:

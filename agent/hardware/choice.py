@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from agent.hardware.accelerators import Accelerator, Kind
 from agent.hardware.machine import Machine
-from agent.hardware.packages import ENGINES, RUNTIMES, Packages
+from agent.hardware.packages import Packages, remedy
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +72,6 @@ PROVIDERS = (
     ),
 )
 
-# Extras that come with another build of onnxruntime-genai, which shares its files with the one for the CPU.
-_OWN_ENGINE = ("cuda", "tensorrt-rtx")
-
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -103,11 +100,13 @@ class Missed:
     Args:
         provider: its name.
         why: a sentence that says what is missing, and what to do.
+        installed: whether a package of it is, which somebody must have wanted.
 
     """
 
     provider: str
     why: str
+    installed: bool
 
 
 def choose(wanted: str, options: Mapping[str, str], machine: Machine) -> tuple[Choice, ...]:
@@ -147,7 +146,7 @@ def missed(machine: Machine) -> tuple[Missed, ...]:
         each: [provider for provider in PROVIDERS if each.kind in provider.kinds] for each in machine.accelerators
     }
     return tuple(
-        Missed(providers[0].name, why)
+        Missed(providers[0].name, why, installed=_installed(providers, machine.packages))
         for device, providers in drivers.items()
         if providers and (why := _obstacle(providers, device, machine.packages))
     )
@@ -175,17 +174,25 @@ def _obstacle(providers: Sequence[Provider], device: Accelerator, packages: Pack
     if device.node is None:
         return f"{device.name} has no device file: install its driver"
     if not device.allowed:
-        return f"this user may not open {device.node} of the {device.name}: add it to the group that owns the file"
-    if any(_package(provider, packages) for provider in providers):
+        return f"this user may not open {device.node} ({device.name}): {_entry(device.group)}"
+    if _installed(providers, packages):
         return None
     if device.kind == "jetson-gpu":
         return f"{device.name}: no wheel on PyPI has code for it; see docs/platforms.md for what to build"
-    extra = providers[0].extra
-    if extra is None:
+    if providers[0].extra is None:
         return f"{device.name} needs its maker's own build of onnxruntime-genai: see docs/platforms.md"
-    away = [name for name in (*ENGINES, *RUNTIMES) if name in packages] if extra in _OWN_ENGINE else []
-    first = f"`pip uninstall -y {' '.join(away)}` and then " if away else ""
-    return f"{device.name} could be used: {first}`pip install 'edge-slm-agent[{extra}]'`"
+    return f"{device.name} could be used: {remedy(providers[0].extra)}"
+
+
+def _installed(providers: Sequence[Provider], packages: Packages) -> bool:
+    return any(_package(provider, packages) for provider in providers)
+
+
+def _entry(group: str | None) -> str:
+    service = "a service takes the drop-in gpu.conf (docs/systemd.md)"
+    if group is None or group == "root":
+        return f"give the file a group by a udev rule, and the user that group; {service}"
+    return f"`sudo usermod -aG {group} USER`, and log in anew; {service}"
 
 
 def _cores(machine: Machine) -> str:

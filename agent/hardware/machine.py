@@ -3,7 +3,6 @@
 import os
 import platform
 import struct
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,20 +26,18 @@ class Interpreter:
     Args:
         architecture: of the kernel, as ``uname`` tells it; a 32-bit Python may run on ``aarch64``.
         bits: of a pointer, 32 or 64.
-        version: major and minor.
         glibc: major and minor; None where the C library is another.
 
     """
 
     architecture: str
     bits: int
-    version: tuple[int, int]
     glibc: tuple[int, int] | None
 
     @classmethod
     def here(cls) -> "Interpreter":
         """Return this one."""
-        return cls(platform.machine(), struct.calcsize("P") * 8, sys.version_info[:2], _glibc())
+        return cls(platform.machine(), struct.calcsize("P") * 8, _glibc())
 
 
 @dataclass(frozen=True, slots=True)

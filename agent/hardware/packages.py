@@ -26,6 +26,15 @@ _SAME: dict[str, tuple[str, ...]] = {
     "onnxruntime_qnn": ("onnxruntime-qnn",),
 }
 ENGINES, RUNTIMES = _SAME["onnxruntime_genai"], _SAME["onnxruntime"]
+# With which of this project's extras a distribution comes; the others come with any of them.
+_EXTRAS = {
+    "onnxruntime-ep-nv-tensorrt-rtx-cu13": "tensorrt-rtx",
+    "onnxruntime-genai-cuda": "cuda",
+    "onnxruntime-gpu": "cuda",
+    "onnxruntime-qnn": "qnn",
+    "onnxruntime-ep-openvino": "openvino",
+    "onnxruntime-ep-webgpu": "webgpu",
+}
 # Where a requirement is no name with a lower bound, or is an extra's, it says nothing here.
 _AT_LEAST = re.compile(r"([A-Za-z0-9._-]+) *>= *([0-9.]+)$")
 
@@ -53,33 +62,37 @@ def installed() -> Packages:
     return found
 
 
+def remedy(extra: str) -> str:
+    """Say how to come to an extra; what is there of another is left behind with its environment."""
+    return (
+        f"`sudo scripts/install --extra {extra}`; or in a new virtual environment, from a wheel of this repository, "
+        f"`pip install 'WHEEL[{extra}]'`"
+    )
+
+
 def misfits(packages: Packages) -> tuple[str, ...]:
     """Say what is wrong with them, a sentence each that says what to type; nothing if they fit."""
     if not any(name in packages for name in ENGINES):
-        return ("onnxruntime-genai, which runs the models, is not installed: `pip install 'edge-slm-agent[cpu]'`",)
-    return (*_overlaps(packages), *_too_old(packages))
+        return (f"onnxruntime-genai, which runs the models, is not installed: {remedy('cpu')}",)
+    extra = next((extra for name, extra in _EXTRAS.items() if name in packages), "cpu")
+    return tuple(f"{sentence}: {remedy(extra)}" for sentence in (*_overlaps(packages), *_too_old(packages)))
 
 
 def _overlaps(packages: Packages) -> Iterator[str]:
-    both = [name for name in (*ENGINES, *RUNTIMES) if name in packages]
-    extra = "cuda" if {"onnxruntime-genai-cuda", "onnxruntime-gpu"} & {*both} else "cpu"
     for names in _SAME.values():
         for first, second in combinations([name for name in names if name in packages], 2):
-            away = " ".join(dict.fromkeys((*both, first, second)))
-            yield (
-                f"{first} and {second} overwrite each other's files: `pip uninstall -y {away}` and then "
-                f"`pip install 'edge-slm-agent[{extra}]'`"
-            )
+            yield f"{first} and {second} overwrite each other's files"
 
 
 def _too_old(packages: Packages) -> Iterator[str]:
+    # Any build of the runtime is what another one wants; that there are two is told by itself.
+    here = {name: package.version for name, package in packages.items() if name in RUNTIMES}
     for name, package in packages.items():
         for needed, least in filter(None, map(_at_least, package.requires)):
-            here = packages.get(needed)
-            if needed not in RUNTIMES or (here is not None and _version(here.version) >= _version(least)):
+            if needed not in RUNTIMES or any(_version(version) >= _version(least) for version in here.values()):
                 continue
-            has = f"and {here.version} is installed" if here else "which is not installed"
-            yield f"{name} {package.version} needs {needed} {least} or newer, {has}: `pip install '{needed}>={least}'`"
+            has = "".join(f"and {each} {version} is installed" for each, version in [*here.items()][:1])
+            yield f"{name} {package.version} needs {needed} {least} or newer, {has or 'which is not installed'}"
 
 
 def _at_least(requirement: str) -> tuple[str, str] | None:
@@ -89,4 +102,5 @@ def _at_least(requirement: str) -> tuple[str, str] | None:
 
 def _version(text: str) -> tuple[int, ...]:
     """Return the numbers that a version begins with; what follows them makes no difference here."""
-    return tuple(int(part) for part in re.match(r"[0-9.]*", text)[0].strip(".").split(".") if part)  # type: ignore[index]
+    numbers = re.match(r"[0-9.]*", text)[0].strip(".").split(".")  # type: ignore[index]
+    return tuple(int(part) for part in (*numbers, "0", "0", "0")[:4] if part)

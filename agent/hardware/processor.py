@@ -37,6 +37,9 @@ _ARM = {
     (0x4E, 0x004): "Carmel",
     (0x51, 0x001): "Oryon",
 }
+# Cores of one kind may have different clocks: a QCS6490 has one Cortex-A78 of 2.7 GHz beside three of 2.4, and four
+# Cortex-A55 of a third of its capacity. Schedulers draw the line at gaps of 1.3 to 1.5 (sched-ext/scx#2134, #2137).
+_AS_FAST = 0.75
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,7 @@ class Processor:
     Args:
         model: its name; on ARM the names of its kinds of cores, as in ``Cortex-A78 + Cortex-A55``.
         cores: real cores, a hyper-threaded one once.
-        fast_cores: those of the fastest kind, where there are several kinds; otherwise all.
+        fast_cores: those of at least three quarters of the best one's capacity, where there are several kinds; or all.
         threads: what the kernel calls a CPU.
         features: the instructions that matter here, by the kernel's names.
 
@@ -110,7 +113,7 @@ def _fastest(root: Path, cpus: list[int]) -> list[int]:
     performance = numbers(text(root / "sys/devices/cpu_core/cpus"))
     if performance & {*cpus}:
         return [cpu for cpu in cpus if cpu in performance]
-    return [cpu for cpu in cpus if capacities[cpu] == max(capacities.values())]
+    return [cpu for cpu in cpus if capacities[cpu] >= _AS_FAST * max(capacities.values())]
 
 
 def _model(blocks: Iterable[dict[str, str]]) -> str:

@@ -1,11 +1,15 @@
 """Heat, disk and clock, as the doctor sees them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from agent.doctor.box import clock, disk, heat
-from agent.settings import Settings, Spool
+from agent.doctor.box import clock, disk, heat, service
+from agent.hardware.accelerators import Accelerator
+from agent.hardware.machine import read
+from agent.hardware.packages import Package
+from agent.settings import Engine, Settings, Spool
 from tests.filesystems import full, small_disk
 
 _NOW = 1_795_000_000.0  # November 2026
@@ -76,3 +80,23 @@ def test_systemds_word_for_a_synchronised_clock_counts(tmp_path: Path) -> None:
     (tmp_path / "run/systemd/timesync/synchronized").touch()
     (found,) = clock(tmp_path, _NOW, lambda: True)
     assert found.mark == "well"
+
+
+_CARD = Accelerator("nvidia-gpu", "NVIDIA GPU", "/dev/nvidia0", allowed=True)
+
+
+@pytest.mark.parametrize(
+    ("drop_in", "told"),
+    [(None, True), ("[Service]\nPrivateDevices=yes\n", True), ("[Service]\nPrivateDevices=no\n", False)],
+)
+def test_a_service_that_may_not_open_the_card_is_told(tmp_path: Path, drop_in: str | None, told: bool) -> None:
+    unit = tmp_path / "etc/systemd/system/edge-slm.service"
+    unit.with_suffix(".service.d").mkdir(parents=True)
+    unit.touch()
+    if drop_in is not None:
+        (unit.with_suffix(".service.d") / "any.conf").write_text(drop_in)
+    here = replace(read(), accelerators=(_CARD,), packages={"onnxruntime-genai-cuda": Package("0.18.0")})
+    found = [*service(Engine(), here, tmp_path)]
+    assert [each.mark for each in found] == (["wrong"] if told else [])
+    assert [*service(Engine(), replace(here, accelerators=()), tmp_path)] == []
+    assert [*service(Engine(), here, tmp_path / "etc")] == []

@@ -2,6 +2,7 @@
 
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,6 +78,14 @@ def test_a_broker_that_is_not_there_is_told() -> None:
 
 def test_a_host_without_an_address_is_told() -> None:
     assert "has no address" in _found(1883, host="nobody.invalid").text
+
+
+def test_a_name_with_many_addresses_behind_a_firewall_is_told_in_time(behind_a_firewall: int) -> None:
+    begun = time.monotonic()
+    found = _found(behind_a_firewall, 0.2, host="broker.example")
+    assert time.monotonic() - begun < 0.2 * 4
+    assert (found.mark, found.stops) == ("wrong", True)
+    assert "cannot be reached (no answer)" in found.text
 
 
 def test_a_port_that_never_answers_is_told_within_two_waits(silent: int) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -91,6 +92,19 @@ def test_a_server_that_is_not_well_is_told(endpoint: _Endpoint) -> None:
 
 def test_an_endpoint_that_is_not_there_is_told() -> None:
     assert "cannot be reached (Connection refused)" in _found("http://127.0.0.1:9/v1").text
+
+
+def test_a_name_with_many_addresses_behind_a_firewall_is_told_in_time(behind_a_firewall: int) -> None:
+    begun = time.monotonic()
+    given = {
+        "enabled": True,
+        "base_url": f"http://cloud.example:{behind_a_firewall}",
+        "api_key": _KEY,
+        "text_model": "m",
+    }
+    (found,) = cloud(Cloud.model_validate(given), 0.2)
+    assert time.monotonic() - begun < 0.2 * 4
+    assert "cannot be reached (no answer)" in found.text
 
 
 def test_tls_with_a_server_that_speaks_none_is_told(endpoint: _Endpoint) -> None:

@@ -1,5 +1,6 @@
 """``edge-slm doctor`` on this machine, with the real broker and a real model, and with what may be wrong."""
 
+import argparse
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from agent.cli import doctor as cli
 from agent.cli.doctor import SIGNS
 from agent.doctor.examination import examine
 from agent.doctor.finding import Finding
@@ -44,7 +46,8 @@ def test_a_box_that_can_serve_is_told_line_by_line(configuration: Path, broker: 
     done = _doctor("--config", configuration)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert lines[0] == "✓ configuration the configuration of box1 is right"
+    assert lines[0] == f"✓ configuration {configuration}, for box1, is right"
+    assert any(line.startswith("✓ provider      cpu: the processor, ") for line in lines)
     assert any(line.startswith("✓ vision model  shapes-vision runs on cpu: the processor, ") for line in lines)
     assert f"✓ broker        127.0.0.1:{broker.port} answers MQTT 5" in done.stdout
     assert {line[0] for line in lines} <= {*SIGNS.values()}
@@ -55,11 +58,23 @@ def test_a_wrong_configuration_is_told_and_the_rest_is_looked_at_by_the_defaults
     wrong.write_text("mqtt: {hots: 10.0.0.5}\n")
     done = _doctor("--config", wrong, "--json")
     found = _found(done)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert json.loads(done.stdout)["serves"] is False
     assert f"{wrong}:1" in found["configuration"]["text"]
     assert "host" in found["configuration"]["text"]
     assert found["runtime"]["mark"] == "well"
+
+
+def test_without_a_file_nobody_is_told_that_his_configuration_is_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "checks", lambda *_: {})
+    asked = argparse.Namespace(config=[], set=[f"state_dir={tmp_path}", "device.id=box1"], json=True)
+    assert cli.doctor(asked) == 0
+    (found,) = json.loads(capsys.readouterr().out)["findings"]
+    assert found["mark"] == "told"
+    assert found["text"] == "no file was named, so that these are the defaults, for box1: name yours by --config"
+    assert found["facts"] == {"device": "box1"}
 
 
 def test_each_thing_that_stops_the_box_is_told_beside_the_others(configuration: Path, broker: Broker) -> None:
@@ -85,9 +100,16 @@ def test_a_check_that_hangs_or_breaks_stops_no_other() -> None:
 
     well = Finding("well", "well", "it is")
     begun = time.monotonic()
-    found = [*examine({"hangs": hangs, "breaks": breaks, "well": lambda: [well]}, patience_s=0.2)]
+    asked = {"disk": hangs, "broker": breaks, "clock": breaks, "well": lambda: [well]}
+    found = [*examine(asked, patience_s=0.2)]
     never.set()
     assert time.monotonic() - begun < 1
-    assert [(each.check, each.mark) for each in found] == [("hangs", "wrong"), ("breaks", "wrong"), ("well", "well")]
+    told = [(each.check, each.mark, each.stops) for each in found]
+    assert told == [
+        ("disk", "wrong", True),
+        ("broker", "wrong", True),
+        ("clock", "wrong", False),
+        ("well", "well", False),
+    ]
     assert "did not end within 0.2 s" in found[0].text
     assert "RuntimeError('oh')" in found[1].text

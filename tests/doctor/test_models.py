@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from agent.doctor import models as doctor
 from agent.doctor.models import models
+from agent.engines.local import LocalEngine
+from agent.engines.spec import Rung, Spec
 from agent.hardware.machine import Machine, read
 from agent.models.store import CONFIG, write_manifest
 from agent.settings import Engine, Models, Settings
@@ -63,6 +66,16 @@ def test_a_model_that_is_not_here_stops_the_box(tmp_path: Path, here: Machine) -
     assert "is not installed" in found.text
 
 
+def test_a_model_whose_only_provider_cannot_be_used_stops_the_box(
+    folder: Path, here: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = LocalEngine(Spec("mine", (Rung("cuda", folder),), slots=1, threads=1, default_max_tokens=8))
+    monkeypatch.setattr(doctor, "local_engines", lambda *_: {"vision": engine})
+    (found,) = models(_settings(folder), here, {"cuda"})
+    assert (found.check, found.mark, found.stops) == ("vision model", "wrong", True)
+    assert found.text.startswith("mine runs on cuda alone, which cannot be used: mend what is said above, or name a ")
+
+
 def test_a_missing_file_stops_the_box(folder: Path, here: Machine) -> None:
     (folder / "vision.onnx").unlink()
     found, _ = models(_settings(folder), here, ())
@@ -91,8 +104,8 @@ from agent.settings import Settings
 settings, here = Settings(state_dir=Path({str(tmp_path / "private" / "box")!r})), read()
 os.setuid(65534)
 for found in (*box.disk(settings), *models.models(settings, here, ())):
-    print(found.stops, "run it as the user that the box runs as" in found.text)
+    print(found.stops, "run it as the user that the box runs as" in found.text, "cannot be made" in found.text)
 """
     (tmp_path / "private").mkdir(mode=0o700)
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
-    assert done.stdout.splitlines() == ["True True", "True True"]
+    assert done.stdout.splitlines() == ["True True False", "True True False"]

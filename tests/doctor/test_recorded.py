@@ -10,6 +10,7 @@ from agent.doctor import box, machine, providers
 from agent.doctor.finding import Finding
 from agent.hardware.choice import choose
 from agent.kernel_files import available_bytes
+from agent.settings import Engine
 from tests.hardware.recorded import NAMES, Recorded, lay_out
 
 
@@ -28,7 +29,10 @@ def _findings(recorded: Recorded) -> Iterator[Finding]:
     if "cpu" in recorded.probes:
         yield from providers.runtime(recorded.probes["cpu"])
     for each in providers.wanted(here):
-        yield from providers.provider(each, recorded.probes[each.name])
+        yield from providers.provider(each, recorded.probes[each.name], here.packages)
+    asked = [(each, recorded.probes[each.name]) for each in providers.wanted(here)]
+    absent = providers.absent(recorded.probes.get("cpu"), asked, here.packages)
+    yield from providers.used(Engine(), here, absent)
     yield from box.heat(recorded.root)
 
 

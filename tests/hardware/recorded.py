@@ -47,7 +47,7 @@ def lay_out(name: str, root: Path) -> Recorded:
     python = told["interpreter"]
     return Recorded(
         root,
-        Interpreter(python["architecture"], python["bits"], tuple(python["version"]), tuple(python["glibc"])),
+        Interpreter(python["architecture"], python["bits"], tuple(python["glibc"])),
         {each: _package(here) for each, here in told["packages"].items()},
         {each: _probed(here, told["packages"]) for each, here in told["probes"].items()},
         told["chooses"],

@@ -89,18 +89,19 @@ def test_a_choice_says_whether_it_runs_models_of_its_own_alone(bare: Machine, na
     assert choose(name, {}, bare)[0].own_model is own
 
 
-def test_the_other_build_of_the_engine_is_first_taken_away(bare: Machine) -> None:
-    here = _with(bare, "nvidia-gpu", packages=("onnxruntime-genai", "onnxruntime"))
-    (miss,) = missed(here)
+def test_what_could_be_used_is_missed_with_what_to_type(bare: Machine) -> None:
+    (miss,) = missed(_with(bare, "nvidia-gpu", packages=("onnxruntime-genai", "onnxruntime")))
     assert miss.why == (
-        "the nvidia-gpu could be used: `pip uninstall -y onnxruntime-genai onnxruntime` and then "
-        "`pip install 'edge-slm-agent[cuda]'`"
+        "the nvidia-gpu could be used: `sudo scripts/install --extra cuda`; or in a new virtual environment, "
+        "from a wheel of this repository, `pip install 'WHEEL[cuda]'`"
     )
 
 
-def test_a_device_that_this_user_may_not_open_is_missed_with_the_remedy(bare: Machine) -> None:
-    (miss,) = missed(_with(bare, "intel-gpu", allowed=False))
-    assert miss.why == "this user may not open /dev/it of the the intel-gpu: add it to the group that owns the file"
+@pytest.mark.parametrize("group", [None, "root"])
+def test_a_device_that_belongs_to_no_group_of_users_is_missed_with_the_remedy(bare: Machine, group: str | None) -> None:
+    closed = Accelerator("intel-gpu", "Intel GPU", "/dev/it", allowed=False, group=group)
+    (miss,) = missed(replace(bare, accelerators=(closed,)))
+    assert "this user may not open /dev/it (Intel GPU): give the file a group by a udev rule" in miss.why
 
 
 def test_a_device_without_a_file_wants_its_driver(bare: Machine) -> None:

@@ -12,7 +12,7 @@ from agent.hardware.machine import Board, Interpreter, read
 from agent.hardware.processor import numbers
 from tests.hardware.recorded import lay_out
 
-_PYTHON = Interpreter("x86_64", 64, (3, 11), (2, 36))
+_PYTHON = Interpreter("x86_64", 64, (2, 36))
 
 
 def _write(root: Path, **files: str) -> None:
@@ -68,6 +68,24 @@ def test_a_jetsons_release_is_read(tmp_path: Path, line: str, l4t: str | None, j
     _write(tmp_path, etc__nv_tegra_release=line)
     board = read(tmp_path, _PYTHON, {}).board
     assert (board.l4t, board.jetpack) == (l4t, jetpack)
+
+
+@pytest.mark.parametrize("node", ["dev/nvgpu/igpu0/ctrl", "dev/nvhost-ctrl-gpu", "dev/nvmap"])
+def test_a_jetsons_gpu_is_known_by_the_file_that_its_release_makes(tmp_path: Path, node: str) -> None:
+    _write(tmp_path, **{"proc/device-tree/compatible": "nvidia,tegra194\0", node: ""})
+    (found,) = read(tmp_path, _PYTHON, {}).accelerators
+    assert (found.kind, found.node) == ("jetson-gpu", f"/{node}")
+
+
+def test_a_jetson_with_a_card_in_its_slot_has_both(tmp_path: Path) -> None:
+    card = "sys/class/drm/renderD128/device/uevent"
+    _write(tmp_path, **{"proc/device-tree/compatible": "nvidia,tegra234\0", card: "DRIVER=amdgpu\nPCI_ID=1002:73DF\n"})
+    assert [each.kind for each in read(tmp_path, _PYTHON, {}).accelerators] == ["jetson-gpu", "amd-gpu"]
+
+
+def test_a_device_is_told_with_the_group_that_may_open_it(tmp_path: Path) -> None:
+    _write(tmp_path, dev__hailo0="")
+    assert read(tmp_path, _PYTHON, {}).accelerators[0].group == (tmp_path / "dev/hailo0").group()
 
 
 def test_an_nvidia_card_without_nvidias_driver_is_told_as_such(tmp_path: Path) -> None:
