@@ -3,37 +3,43 @@
 import argparse
 import json
 import sys
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from agent.errors import UsageError
+from agent.hardware import machine
+from agent.hardware.choice import choose
 from agent.kernel_files import total_bytes
 from agent.layers import load
 from agent.models.add import add
-from agent.models.catalogue import CPU, Catalogue, catalogue
-from agent.models.memory import fits
+from agent.models.catalogue import CPU, Catalogue, Entry, catalogue
+from agent.models.memory import RESERVE, fits
 from agent.models.pull import pull
 from agent.models.remove import remove
-from agent.models.store import installed, place, verify
+from agent.models.store import installed, place, variants, verify
 from agent.progress import Progress
+from agent.remote import in_force
 from agent.settings import Settings
 
 _INTERRUPTED = 130
+# MemoryHigh of systemd/edge-slm.service: a box refuses models by that, not by what this shell may have.
+_SHARE = 0.85
 
 
-def _settings(args: argparse.Namespace) -> Settings:
-    return load(args.config, args.set).settings
-
-
-def _places(args: argparse.Namespace) -> tuple[Path, Catalogue]:
-    """Return the store and the catalogue."""
-    settings = _settings(args)
-    return args.dir or settings.models_dir, catalogue(settings.models.catalogue_file)
+def _configured(args: argparse.Namespace) -> tuple[Settings, Path, Catalogue]:
+    """Return what the box runs with, the store and the catalogue."""
+    loaded, left_out = in_force(partial(load, args.config, args.set))
+    if left_out:
+        print(f"edge-slm: {left_out}", file=sys.stderr)
+    settings = loaded.settings
+    return settings, args.dir or settings.models_dir, catalogue(settings.models.catalogue_file)
 
 
 def show(args: argparse.Namespace) -> int:
     """Print what there is."""
-    store, known = _places(args)
+    _, store, known = _configured(args)
     rows = _rows(store, known)
     if args.json:
         print(json.dumps(rows))
@@ -45,11 +51,12 @@ def show(args: argparse.Namespace) -> int:
     own = set(installed(store)) - {row["folder"] for row in rows}
     for name in sorted(own):
         print(f"{name:<22} your own, installed")
+    print(f"(What fits is reckoned for one job at a time, and {_memory() / 1e9:,.1f} GB for the service.)")
     return 0
 
 
 def _rows(store: Path, known: Catalogue) -> list[dict[str, Any]]:
-    here, total = installed(store), total_bytes()
+    here, total = installed(store), _memory()
     return [
         {
             "name": entry.name,
@@ -80,24 +87,46 @@ def _state(row: dict[str, Any]) -> str:
 
 def fetch(args: argparse.Namespace) -> int:
     """Pull a model, or those that are configured."""
-    store, known = _places(args)
-    for name in [args.name] if args.name else _configured(args, known):
-        progress = Progress(sys.stderr)
+    settings, store, known = _configured(args)
+    for name in [args.name] if args.name else _to_be_pulled(settings, known):
+        provider = args.provider or (CPU if args.name else _preferred(settings, known[name]))
+        if name in known and provider in known[name].variants:
+            _warn(name, provider, known[name].variants[provider].memory)
         try:
-            folder = pull(name, store, progress, known, args.provider)
+            with closing(Progress(sys.stderr)) as progress:
+                folder = pull(name, store, progress, known, provider)
         except KeyboardInterrupt:
-            progress.close()
-            print("edge-slm: stopped; what is here stays, and the same command goes on from there", file=sys.stderr)
+            print("edge-slm: stopped; the same command fetches what is still missing", file=sys.stderr)
             return _INTERRUPTED
-        progress.close()
         print(f"{name} is ready in {folder}")
     return 0
 
 
-def _configured(args: argparse.Namespace, known: Catalogue) -> list[str]:
+def _preferred(settings: Settings, entry: Entry) -> str:
+    """Return the provider that this box prefers of those that a model is to be had for."""
+    choices = choose(settings.engine.provider, settings.engine.provider_options, machine.read())
+    return next((choice.provider for choice in choices if choice.provider in entry.variants), CPU)
+
+
+def _warn(name: str, provider: str, needed: int) -> None:
+    """Say of a model that does not fit here, before gigabytes are fetched; they may be meant for another box."""
+    here = _memory()
+    if provider == CPU and not fits(needed, here):
+        print(
+            f"{name} needs {needed / 1e9:,.1f} GB of memory for one job, and the service can give it "
+            f"{max(0, here - RESERVE) / 1e9:,.1f} GB here: name a smaller model, unless this is for another box",
+            file=sys.stderr,
+        )
+
+
+def _memory() -> int:
+    """Return what of this box's memory the service may have."""
+    return int(_SHARE * total_bytes())
+
+
+def _to_be_pulled(settings: Settings, known: Catalogue) -> list[str]:
     """Return the configured models that can be pulled; of others it is said that they are left alone."""
-    models = _settings(args).models
-    names = [name for name in (models.text, models.vision) if name is not None]
+    names = _named(settings)
     for name in names:
         if name not in known:
             print(f"{name} is not in the catalogue, and left as it is")
@@ -106,17 +135,21 @@ def _configured(args: argparse.Namespace, known: Catalogue) -> list[str]:
 
 def bring(args: argparse.Namespace) -> int:
     """Install a model that was carried here."""
-    store, known = _places(args)
-    progress = Progress(sys.stderr)
-    folder = add(args.source, store, name=args.name, provider=args.provider, progress=progress, known=known)
-    progress.close()
+    _, store, known = _configured(args)
+    try:
+        with closing(Progress(sys.stderr)) as progress:
+            folder = add(args.source, store, name=args.name, provider=args.provider, progress=progress, known=known)
+    except KeyboardInterrupt:
+        print("edge-slm: stopped; nothing was installed", file=sys.stderr)
+        return _INTERRUPTED
     print(f"{folder.name} is ready in {folder}")
     return 0
 
 
 def check(args: argparse.Namespace) -> int:
     """Print what is wrong with a model's files; the exit code is 1 if anything is."""
-    problems = verify(args.name, *_places(args))
+    _, store, known = _configured(args)
+    problems = verify(args.name, store, known)
     for problem in problems:
         print(problem)
     if not problems:
@@ -126,12 +159,23 @@ def check(args: argparse.Namespace) -> int:
 
 def drop(args: argparse.Namespace) -> int:
     """Delete a model."""
-    models = _settings(args).models
-    if args.name.partition("@")[0] in (models.text, models.vision) and not args.force:
+    settings, store, known = _configured(args)
+    if not args.force and _is_configured(args.name, store, settings):
         raise UsageError(
             f"the configuration names {args.name}, so the box would not start without it: configure another model "
             "first, or repeat this with --force"
         )
-    freed = remove(args.name, *_places(args))
-    print(f"{args.name} is gone, and {freed / 1e6:,.0f} MB are free again")
+    freed = remove(args.name, store, known)
+    print(f"{args.name} is gone, and {freed / 1e6:,.0f} MB are free again once no box runs it")
     return 0
+
+
+def _is_configured(name: str, store: Path, settings: Settings) -> bool:
+    """Whether the configuration names a model, or one of its folders."""
+    doomed = {(store / each).resolve() for each in variants(name, store)}
+    base = name.partition("@")[0]
+    return any(each == base or Path(each).expanduser().resolve() in doomed for each in _named(settings))
+
+
+def _named(settings: Settings) -> list[str]:
+    return [name for name in (settings.models.text, settings.models.vision) if name is not None]

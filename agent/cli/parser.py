@@ -93,11 +93,11 @@ def _add_models(commands: _Commands, configured: argparse.ArgumentParser) -> Non
     verb.add_argument("--json", action="store_true", help="machine-readable")
     verb.set_defaults(command="models:show")
 
-    verb = verbs.add_parser("pull", parents=[in_dir], help="fetch a model and make it ready; goes on where it stopped")
+    verb = verbs.add_parser("pull", parents=[in_dir], help="fetch a model and make it ready")
     verb.add_argument(
         "name", nargs="?", help="a name that `edge-slm models list` shows; without one, the configured models"
     )
-    verb.add_argument("--provider", metavar="NAME", default="cpu", help=provider)
+    verb.add_argument("--provider", metavar="NAME", help=f"{provider}, or without a model's name what this box prefers")
     verb.set_defaults(command="models:fetch")
 
     verb = verbs.add_parser("add", parents=[in_dir], help="install a model that was carried here")

@@ -7,7 +7,7 @@ from agent.models.catalogue import Catalogue, Entry, ModelError, catalogue, look
 from agent.models.installing import Progress
 from agent.models.memory import Footprint, footprint, preflight
 from agent.models.pull import pull
-from agent.models.store import Description, describe, installed, made_for, resolve, verify
+from agent.models.store import Description, content, describe, installed, made_for, resolve, verify
 
 __all__ = [
     "Catalogue",
@@ -17,6 +17,7 @@ __all__ = [
     "ModelError",
     "Progress",
     "catalogue",
+    "content",
     "describe",
     "footprint",
     "installed",

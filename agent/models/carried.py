@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
+import lzma
 import tarfile
 import zipfile
-from contextlib import ExitStack
+import zlib
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
@@ -13,7 +14,7 @@ from typing import IO, TYPE_CHECKING
 
 from agent.models.catalogue import ModelError
 from agent.models.installing import check_space
-from agent.models.store import CONFIG
+from agent.models.store import CONFIG, is_hidden
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 _BLOCK = 1 << 20
 _SPARE = 10_000_000
+# What the libraries raise of an archive that is damaged, locked by a password, or none.
+_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +54,8 @@ def copied(source: Path, target: Path, name: str, store: Path, report: Progress)
         for member in members:
             path = target.joinpath(*_inside(member.name, source).parts)
             path.parent.mkdir(parents=True, exist_ok=True)
-            with member.open() as packed, path.open("xb") as plain:
-                shutil.copyfileobj(packed, plain, _BLOCK)
+            with path.open("xb") as plain:
+                plain.writelines(_blocks(member, source))
             done += member.size
             report("copying", done, total)
     found = [config.parent for config in target.rglob(CONFIG)]
@@ -62,25 +65,47 @@ def copied(source: Path, target: Path, name: str, store: Path, report: Progress)
     raise ModelError(f"{source} has {many} with a {CONFIG}: give one model at a time")
 
 
-def _members(source: Path, opened: ExitStack) -> list[_Member]:
+@contextmanager
+def reading(source: Path) -> Iterator[None]:
+    """Say what goes wrong with what is read, apart from what goes wrong with the store.
+
+    Raises:
+        ModelError: in place of what the file system or a library raised.
+
+    """
     try:
+        yield
+    except FileNotFoundError as error:
+        raise ModelError(f"there is no {error.filename or source}: correct the path") from error
+    except (*_DAMAGE, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # gzip's and bz2's own have none
+            what = f"{error.filename or source} cannot be read ({error.strerror})"
+            raise ModelError(f"{what}: correct its permissions, or copy it again") from error
+        # tarfile adds a line for each form that it tried.
+        why = str(error).partition("\n")[0].rstrip(":") or type(error).__name__
+        what = f"{source} is no folder, .tar or .zip, or is damaged ({why})"
+        raise ModelError(f"{what}: copy or pack it again") from error
+
+
+def _blocks(member: _Member, source: Path) -> Iterator[bytes]:
+    with reading(source), member.open() as packed:
+        # To the empty block at the end, at which a .zip's checksum is looked at.
+        while block := packed.read(_BLOCK):
+            yield block
+
+
+def _members(source: Path, opened: ExitStack) -> list[_Member]:
+    with reading(source):
         if source.is_dir():
             return list(_in_folder(source))
         if zipfile.is_zipfile(source):
             return list(_in_zip(opened.enter_context(zipfile.ZipFile(source))))
         return list(_in_tar(opened.enter_context(tarfile.open(source)), source))
-    except FileNotFoundError as error:
-        raise ModelError(f"there is no {source}: correct the path") from error
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
-        raise ModelError(
-            f"{source} is no folder, .tar or .zip, or is damaged ({error}): copy or pack it again"
-        ) from error
 
 
 def _in_folder(folder: Path) -> Iterator[_Member]:
     for path in sorted(folder.rglob("*")):
-        # What begins with a dot is somebody's cache, or git's.
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
+        if path.is_file() and not is_hidden(path.relative_to(folder)):
             yield _Member(path.relative_to(folder).as_posix(), path.stat().st_size, partial(_plain, path))
 
 
@@ -91,7 +116,12 @@ def _in_zip(archive: zipfile.ZipFile) -> Iterator[_Member]:
 
 
 def _in_tar(archive: tarfile.TarFile, source: Path) -> Iterator[_Member]:
-    for info in archive.getmembers():
+    members = archive.getmembers()
+    # A compressed stream is told whole at its end alone; and where a header is damaged, tarfile takes it for the end.
+    while rest := archive.fileobj.read(_BLOCK):
+        if rest.strip(b"\0"):
+            raise tarfile.ReadError("something follows its end")
+    for info in members:
         if info.isdir():
             continue
         if not info.isreg():

@@ -83,6 +83,8 @@ class Entry:
     """Tokens, prompt and answer together."""
     variants: Mapping[str, Variant]
     """By execution provider; at least one."""
+    test: bool = False
+    """Good for trying the machinery, and never advised."""
 
 
 Catalogue: TypeAlias = "Mapping[str, Entry]"

@@ -98,6 +98,7 @@ class _Entry(_Part):
     modalities: Annotated[tuple[Modality, ...], Field(min_length=1)]
     context: _Bytes
     variants: Annotated[dict[_Provider, _Variant], Field(min_length=1)]
+    test: bool = False
 
 
 _FILE = TypeAdapter(dict[_Name, _Entry])
@@ -119,6 +120,8 @@ def read(file: Path) -> dict[str, Entry]:
         raise ModelError(f"the catalogue {file} cannot be read ({error.strerror}): check its name and owner") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ModelError(f"the catalogue {file} is not YAML ({' '.join(str(error).split())}): correct it") from error
+    except RecursionError as error:
+        raise ModelError(f"the catalogue {file} has an alias (*) inside of what it stands for: correct it") from error
     except ValidationError as invalid:
         problems = [_complaint(file, lines, error) for error in invalid.errors(include_url=False)]
         raise ModelError("\n".join(problems)) from invalid
@@ -130,6 +133,7 @@ def read(file: Path) -> dict[str, Entry]:
             entry.modalities,
             entry.context,
             {provider: variant.made(file.parent) for provider, variant in _cpu_first(entry.variants).items()},
+            entry.test,
         )
         for name, entry in entries.items()
     }

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from agent import __version__
 from agent.models.catalogue import HubFolder, ModelError
 from agent.models.hub_troubles import CutError, no_hub, pause, told
 from agent.models.installing import check_space
+from agent.models.store import is_hidden
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -121,7 +123,7 @@ class Fetch:
                 sha256 = each.lfs.sha256 if each.lfs else None
                 name = str(path.relative_to(source.folder))
                 found[name] = _Wanted(name, each.size, sha256, each.blob_id)
-        names = source.files or {name: None for name in found if _is_plain(name)}
+        names = source.files or {name: None for name in found if not is_hidden(PurePosixPath(name))}
         where = f"{source.folder} of {source.repository} at {source.revision[:7]}"
         if missing := [name for name in names if name not in found]:
             raise ModelError(f"{self._endpoint} has no {missing[0]} in {where}: correct the catalogue's entry")
@@ -183,8 +185,9 @@ class Fetch:
             hf_raise_for_status(response)
             # Whoever does not know ranges sends all of it again.
             have = have if response.status_code == httpx2.codes.PARTIAL_CONTENT else 0
-            # What a network's login page would do to 2 GB that are here already.
-            if response.headers.get("Content-Length", str(file.bytes - have)) != str(file.bytes - have):
+            # A network's login page must not take the place of 2 GB that are here already. Who has files tells how
+            # long they are; a page that is made for the moment often goes without.
+            if response.headers.get("Content-Length") != str(file.bytes - have) or _start(response) != have:
                 raise no_hub(self._endpoint)
             with place.open("ab" if have else "wb") as out:
                 for chunk in response.iter_bytes(_CHUNK):
@@ -227,6 +230,12 @@ class Fetch:
         return digests
 
 
+def _start(response: httpx2.Response) -> int:
+    """Tell which of the file's bytes an answer's first one is."""
+    told = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+    return int(told[1]) if told else 0
+
+
 def _digests(path: Path) -> tuple[str, str]:
     """Compute a file's SHA-256 and git's name for its content."""
     sha256, blob = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
@@ -239,11 +248,6 @@ def _digests(path: Path) -> tuple[str, str]:
 
 def _is_it(file: _Wanted, sha256: str, blob: str) -> bool:
     return sha256 == file.sha256 if file.sha256 else blob == file.blob
-
-
-def _is_plain(name: str) -> bool:
-    """Whether a hub may give a file that name here."""
-    return not any(part.startswith(".") for part in PurePosixPath(name).parts)
 
 
 def _size(path: Path) -> int:

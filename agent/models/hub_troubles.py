@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import ssl
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 import httpx2
@@ -127,10 +128,15 @@ def _refusal(error: HfHubHTTPError, host: str, source: HubFolder) -> str:
 
 def _retry_after(error: HfHubHTTPError) -> float | None:
     """Read when a server may be asked again; the hub's own header counts, too (``"api";r=0;t=55``)."""
-    after = error.response.headers.get("Retry-After", "")
+    headers = error.response.headers
+    after = headers.get("Retry-After", "")
     if after.isdigit():
         return float(after)
-    spent = re.search(r";r=0;t=(\d+)", error.response.headers.get("RateLimit", ""))
+    with suppress(ValueError, TypeError):
+        # By the server's clock: a board without a battery has 1970 until somebody tells it.
+        wait = parsedate_to_datetime(after) - parsedate_to_datetime(headers.get("Date", ""))
+        return max(0.0, wait.total_seconds())
+    spent = re.search(r";r=0;t=(\d+)", headers.get("RateLimit", ""))
     return float(spent[1]) if spent else None
 
 

@@ -1,8 +1,8 @@
 """Putting a model into the store: one at a time, made beside its place, and given its name in one step.
 
-The lock is the store's and not the machine's. What two at a time would break is there: the downloads that they go on
-with, and the free disk that each has counted on. Stores on two disks have nothing in common, and a lock for the whole
-machine would be a file that every user can write and nobody may trust.
+The lock is the store's and not the machine's: a lock for the whole machine would be a file that every user can write
+and nobody may trust. What two at a time would break is in the store, the downloads that they go on with. Only the free
+disk may be counted on twice, by pulls into two stores of one disk: then the later one finds it full on its way.
 """
 
 from __future__ import annotations
@@ -31,10 +31,15 @@ CACHE = ".cache"
 SCRATCH = ".pulling"
 """What is half made, inside the store so that the last step is a rename. One, as there is one pull at a time."""
 
+_REPLACED = "replaced"
+"""In there, the model that another is taking the place of, by its name in the store."""
+
 
 @contextmanager
 def alone(store: Path, name: str, report: Progress) -> Iterator[Path]:
     """Have the store for oneself, and a scratch folder in it, which is gone at the end. Waits for who has it now.
+
+    Puts a model back that was taken out of its place and not replaced, because the power went.
 
     Args:
         store: the folder of installed models; made if it is not there.
@@ -51,24 +56,32 @@ def alone(store: Path, name: str, report: Progress) -> Iterator[Path]:
         with (store / ".lock").open("w") as lock:
             _take(lock.fileno(), report)
             # What a pull left that was killed.
-            shutil.rmtree(scratch, ignore_errors=True)
+            _clear(scratch)
             scratch.mkdir()
             try:
                 yield scratch
             finally:
-                shutil.rmtree(scratch, ignore_errors=True)
+                _clear(scratch)
     except OSError as error:
         raise ModelError(_sentence(name, store, error)) from error
 
 
 def install(model: Path, place: Path, scratch: Path) -> None:
     """Give a finished model, on disk for good, its place in the store."""
-    # A folder cannot be renamed over one that is not empty. Between the two renames the store has no such model, and
-    # all that could be lost there is one that is damaged, or that there is a newer one of.
+    # A folder cannot be renamed over one that is not empty. Between the two renames the store has no such model: who
+    # has the store next puts the old one back. To exchange them in one step, not every file system of a card knows.
     if place.exists():
-        place.replace(scratch / "replaced")
+        (scratch / _REPLACED).mkdir()
+        place.replace(scratch / _REPLACED / place.name)
     model.replace(place)
     sync_entry(place.parent)
+
+
+def _clear(scratch: Path) -> None:
+    for model in (scratch / _REPLACED).glob("*"):
+        if not (place := scratch.parent / model.name).exists():
+            model.replace(place)
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def check_space(name: str, needed: int, store: Path) -> None:

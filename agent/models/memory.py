@@ -31,6 +31,13 @@ _FLOAT_BYTES = 4
 _PICTURE_TOKENS = 757
 # The vision tower at 4 crops and a whole view; beside weights of gigabytes a guess is good enough.
 _PICTURE_BYTES = 256 << 20
+# Where nothing fits, by whether there is another model, and whether it is the one that sees.
+_LAST = {
+    (True, True): "set models.vision to null, and send pictures to the cloud, or take a box with more memory",
+    (True, False): "set models.text to null, or take a box with more memory",
+    (False, True): "name a text model instead, and send pictures to the cloud, or take a box with more memory",
+    (False, False): "take a box with more memory",
+}
 _SLOTS = {"models.text": "engine.slots", "models.vision": "engine.vision_slots"}
 
 
@@ -133,19 +140,23 @@ def _advice(needs: Mapping[str, Footprint], total: int, known: Catalogue) -> str
     for slots in range(each.slots - 1, 0, -1):
         if fits(rest + each.total - (each.slots - slots) * each.cache, total):
             return f"set {_SLOTS[largest]} to {slots}"
-    if len(needs) > 1 and fits(needs["models.vision"].total, total):
-        return "set models.text to null, and the vision model answers text, too"
     sees = largest == "models.vision"
     smaller = sorted(
         (entry.variants[CPU].memory, name)
         for name, entry in known.items()
         if CPU in entry.variants
+        and not entry.test
         and ("image" in entry.modalities) == sees
         and fits(rest + entry.variants[CPU].memory, total)
     )
+    ways = []
     if smaller:
-        return f"set {largest} to a model that fits: {', '.join(name for _, name in reversed(smaller))}"
-    return f"set {largest} to null, or take a box with more memory"
+        ways.append(f"set {largest} to a model that fits: {', '.join(name for _, name in reversed(smaller))}")
+    if len(needs) > 1 and fits(needs["models.vision"].total, total):
+        ways.append("set models.text to null, if the vision model is to answer text, too")
+    if ways:
+        return ", or ".join(ways)
+    return f"no model of the catalogue that {'sees' if sees else 'is smaller'} fits: {_LAST[len(needs) > 1, sees]}"
 
 
 def _told(need: Footprint) -> str:

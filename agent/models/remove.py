@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from agent.models.catalogue import GgufInWheel, ModelError, catalogue
 from agent.models.installing import CACHE, alone
-from agent.models.store import installed
+from agent.models.store import variants
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +32,7 @@ def remove(name: str, store: Path, known: Catalogue | None = None) -> int:
     """
     known = catalogue() if known is None else known
     with alone(store, name, lambda _stage, _done, _total: None) as scratch:
-        here = [each for each in installed(store) if name in (each, each.partition("@")[0])]
+        here = variants(name, store)
         downloads = [path for path in (store / CACHE).glob("*") if name in (path.name, path.name.partition("@")[0])]
         if name in known:
             sources = (variant.source for variant in known[name].variants.values())

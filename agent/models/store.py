@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from agent.models.catalogue import CPU, ModelError, catalogue, unknown
@@ -103,8 +103,13 @@ def installed(store: Path) -> list[str]:
     return sorted(config.parent.name for config in store.glob(f"[!.]*/{CONFIG}"))
 
 
+def variants(name: str, store: Path) -> list[str]:
+    """Names of a model's variants that lie in the store, sorted; a variant's own name, as NAME@cuda, means that one."""
+    return [each for each in installed(store) if name in (each, each.partition("@")[0])]
+
+
 def verify(name_or_folder: str, store: Path, known: Catalogue | None = None) -> list[str]:
-    """Tell what is wrong with a model's files, a sentence each; empty if nothing is.
+    """Tell what is wrong with a model's files, in all its variants, a sentence each; empty if nothing is.
 
     A model installed by `pull` is compared with its manifest, every byte (0.2 s for 100 MB). A foreign folder has
     none, and is only asked whether the files that its genai_config.json names are there.
@@ -114,10 +119,18 @@ def verify(name_or_folder: str, store: Path, known: Catalogue | None = None) -> 
 
     """
     known = catalogue() if known is None else known
-    folder = resolve(name_or_folder, store, known=known)
+    here = [store / each for each in variants(name_or_folder, store)]
+    return [
+        problem if folder.name == name_or_folder or not here else f"{folder.name}: {problem}"
+        for folder in here or [resolve(name_or_folder, store, known=known)]
+        for problem in _problems(folder, ours=bool(here) and folder.name.partition("@")[0] in known)
+    ]
+
+
+def _problems(folder: Path, *, ours: bool) -> list[str]:
     if (folder / MANIFEST).is_file():
         return damage(folder)
-    return [f"{MANIFEST} is missing"] if name_or_folder in known else missing_files(folder)
+    return [f"{MANIFEST} is missing"] if ours else missing_files(folder)
 
 
 def damage(folder: Path) -> list[str]:
@@ -142,6 +155,23 @@ def origin(folder: Path) -> dict[str, str]:
         return {str(key): str(value) for key, value in _read_json(folder / MANIFEST)["source"].items()}
     except (ModelError, KeyError, AttributeError):
         return {}
+
+
+def content(folder: Path) -> str:
+    """Tell one content of a model's folder from another by its files' names, sizes and times, in hexadecimal.
+
+    Cheap: no file is read. One that was replaced by the same bytes is another: what was damaged is repaired so.
+
+    Raises:
+        ModelError: it cannot be looked at.
+
+    """
+    try:
+        files = [(path, path.stat()) for path in sorted(folder.rglob("*")) if path.is_file()]
+    except OSError as error:
+        raise ModelError(f"{folder} cannot be read ({error.strerror}): check its owner") from error
+    seen = [(str(path.relative_to(folder)), each.st_size, each.st_mtime_ns) for path, each in files]
+    return hashlib.sha256(repr(seen).encode()).hexdigest()
 
 
 def describe(folder: Path) -> Description:
@@ -171,16 +201,24 @@ def write_manifest(folder: Path, source: Mapping[str, str], digests: Mapping[str
 
 
 def inventory(folder: Path, digests: Mapping[str, str] | None = None) -> dict[str, dict[str, int | str]]:
-    """List a model's files but for the manifest, with their sizes and SHA-256 as the manifest has them."""
+    """List a model's files but for the manifest, with their sizes and SHA-256 as the manifest has them.
+
+    What begins with a dot is somebody's cache, or git's.
+    """
     files = {
         str(file.relative_to(folder)): file
         for file in sorted(folder.rglob("*"))
-        if file.is_file() and file != folder / MANIFEST
+        if file.is_file() and file != folder / MANIFEST and not is_hidden(file.relative_to(folder))
     }
     return {
         name: {"bytes": file.stat().st_size, "sha256": sha256(file) if digests is None else digests[name]}
         for name, file in files.items()
     }
+
+
+def is_hidden(path: PurePath) -> bool:
+    """Whether a relative path, or a folder on it, begins with a dot."""
+    return any(part.startswith(".") for part in path.parts)
 
 
 def sha256(path: Path) -> str:

@@ -44,7 +44,8 @@ class Trouble:
 
     Attributes:
         status: answered instead of the file.
-        headers: with it.
+        headers: with it, or with the file over its own.
+        page: sent in place of the file, in chunks, so that its length is not told.
         cut_after: bytes of the body after which the connection is reset.
         hold_after: bytes of the body after which it waits for `released`, having set `held`.
 
@@ -52,6 +53,7 @@ class Trouble:
 
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
+    page: bytes | None = None
     cut_after: int | None = None
     hold_after: int | None = None
     held: threading.Event = field(default_factory=threading.Event)
@@ -173,6 +175,8 @@ class _Handler(BaseHTTPRequestHandler):
         trouble = troubles.popleft() if troubles else Trouble()
         if trouble.status:
             self._say(trouble.status, trouble.headers)
+        elif trouble.page is not None:
+            self._say_in_chunks(trouble.page)
         elif not self.cdn and hub.token and headers["Authorization"] != f"Bearer {hub.token}":
             self._say(401, {"X-Error-Code": "GatedRepo"})
         elif path == f"/api/models/{REPOSITORY}/revision/{COMMIT}":
@@ -207,7 +211,7 @@ class _Handler(BaseHTTPRequestHandler):
             told = {**told, "Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
         rest = content[start:]
         self.send_response(status)
-        for key, value in {**told, "Content-Length": str(len(rest))}.items():
+        for key, value in {**told, "Content-Length": str(len(rest)), **trouble.headers}.items():
             self.send_header(key, value)
         self.end_headers()
         if self.command == "HEAD":
@@ -235,6 +239,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+
+    def _say_in_chunks(self, page: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.wfile.write(b"%x\r\n%s\r\n0\r\n\r\n" % (len(page), page))
 
 
 def _server(hub: Hub, *, cdn: bool) -> ThreadingHTTPServer:

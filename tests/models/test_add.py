@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import random
+import re
 import shutil
 import tarfile
 import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,8 +24,6 @@ from tests.models.hub import sha256
 from tests.models.test_store import make_model
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.models.tiny import Tiny
 
 
@@ -45,7 +47,20 @@ def known() -> Catalogue:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "manifest.json"}
+    return {path.name: path.read_bytes() for path in folder.glob("[!.]*") if path.name != "manifest.json"}
+
+
+# What does not get smaller when it is packed.
+WEIGHTS = random.Random(1).randbytes(200_000)
+
+
+def archived(model: Path, folder: Path, kind: str) -> Path:
+    """Pack a model to which weights are given."""
+    (model / "model.onnx.data").write_bytes(WEIGHTS)
+    if (model / "manifest.json").exists():
+        write_manifest(model, {})
+    form = {"tar": "tar", "tar.gz": "gztar", "tar.bz2": "bztar", "tar.xz": "xztar", "zip": "zip"}[kind]
+    return Path(shutil.make_archive(str(folder / "barn"), form, model.parent, model.name))
 
 
 def test_a_folder_is_installed_under_its_name(carried: Path, store: Path) -> None:
@@ -68,10 +83,7 @@ def test_a_name_that_is_none_is_refused(carried: Path, store: Path, name: str) -
 
 @pytest.mark.parametrize("kind", ["tar", "tar.gz", "zip"])
 def test_an_archive_is_unpacked(carried: Path, store: Path, tmp_path: Path, kind: str) -> None:
-    form = {"tar": "tar", "tar.gz": "gztar", "zip": "zip"}[kind]
-    packed = shutil.make_archive(str(tmp_path / "barn"), form, carried.parent, carried.name)
-    folder = add(tmp_path / f"barn.{kind}", store)
-    assert packed.endswith(kind)
+    folder = add(archived(carried, tmp_path, kind), store)
     assert (folder, files(folder)) == (store / "barn", files(carried))
 
 
@@ -106,6 +118,70 @@ def test_what_is_no_archive_is_told(store: Path, tmp_path: Path) -> None:
         add(tmp_path / "none.tar", store)
 
 
+@pytest.mark.parametrize("kind", ["tar", "tar.gz", "tar.bz2", "tar.xz", "zip"])
+@pytest.mark.parametrize("share", [0.5, 0.999])
+def test_a_flipped_bit_in_an_archive_is_told(
+    carried: Path, store: Path, tmp_path: Path, kind: str, share: float
+) -> None:
+    if kind == "tar":  # has no checksum, so a manifest must come along
+        write_manifest(carried, {})
+    packed = archived(carried, tmp_path, kind)
+    content = bytearray(packed.read_bytes())
+    at = int(len(content) * share)
+    if kind == "tar":
+        at = content.index(WEIGHTS[:9]) + int(len(WEIGHTS) * share)
+    content[at] ^= 0x10
+    packed.write_bytes(content)
+    with pytest.raises(ModelError, match=r"copy (or pack )?it again$") as caught:
+        add(packed, store)
+    assert "\n" not in str(caught.value)
+    assert installed(store) == []
+
+
+@pytest.mark.parametrize("kind", ["tar", "tar.gz", "tar.bz2", "tar.xz", "zip"])
+def test_half_an_archive_is_told(carried: Path, store: Path, tmp_path: Path, kind: str) -> None:
+    packed = archived(carried, tmp_path, kind)
+    os.truncate(packed, packed.stat().st_size // 2)
+    with pytest.raises(ModelError, match=r"is no folder, .tar or .zip, or is damaged \(.+\): copy or pack it again$"):
+        add(packed, store)
+
+
+def test_a_damaged_header_does_not_end_a_tar_early(carried: Path, store: Path, tmp_path: Path) -> None:
+    # Its configuration names no such file, so that only the archive could tell.
+    (carried / "notes.txt").write_text("of importance")
+    packed = tmp_path / "barn.tar"
+    with tarfile.open(packed, "w", format=tarfile.GNU_FORMAT) as archive:
+        for name in ("genai_config.json", "model.onnx", "notes.txt"):
+            archive.add(carried / name)
+    packed.write_bytes(packed.read_bytes().replace(b"/notes.txt", b"/notes.tyt"))
+    with pytest.raises(ModelError, match=r"is damaged \(something follows its end\)"):
+        add(packed, store)
+
+
+def test_a_zip_with_a_password_is_told(carried: Path, store: Path, tmp_path: Path) -> None:
+    packed = archived(carried, tmp_path, "zip")
+    # Both headers of each file say so with the lowest bit of their flags.
+    content = bytearray(packed.read_bytes())
+    for mark, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        for header in re.finditer(mark, bytes(content)):
+            content[header.start() + flags] |= 1
+    packed.write_bytes(content)
+    with pytest.raises(ModelError, match="is encrypted, password required"):
+        add(packed, store)
+
+
+# The kernel says EIO, as it does of a stick that is broken.
+BROKEN = "/proc/self/mem"
+
+
+def test_what_cannot_be_read_is_told_as_such(carried: Path, store: Path) -> None:
+    (carried / "model.onnx.data").symlink_to(BROKEN)
+    with pytest.raises(ModelError, match=r"cannot be read \(Input/output error\): correct its permissions, or copy it"):
+        add(carried, store)
+    with pytest.raises(ModelError, match=r"cannot be read \(Input/output error\)"):
+        add(Path(BROKEN), store)
+
+
 def test_a_folder_with_no_model_or_two_is_told(carried: Path, store: Path) -> None:
     make_model(carried.parent / "other")
     with pytest.raises(ModelError, match=r"has 2 folders with a genai_config.json: give one model at a time"):
@@ -127,6 +203,27 @@ def test_a_model_that_was_pulled_elsewhere_is_held_against_its_manifest(carried:
     with pytest.raises(ModelError, match=r"model.onnx has changed since it was installed: copy it again"):
         add(carried, store)
     assert installed(store) == []
+
+
+@pytest.mark.parametrize("origin", [{}, {"repository": "me/mine", "revision": "0" * 40, "folder": "cuda"}])
+def test_where_it_is_from_is_said_of_what_has_known_hashes_or_was_pulled(
+    carried: Path, store: Path, known: Catalogue, origin: dict[str, str]
+) -> None:
+    write_manifest(carried, {"provider": "cuda", **origin})
+    folder = add(carried, store, known=known, provider="cuda")
+    source = json.loads((folder / "manifest.json").read_text())["source"]
+    assert source == {"name": "mine", "provider": "cuda", "added": "mine", **origin}
+
+
+@pytest.mark.parametrize("ending", ["", ".tar"])
+def test_a_variant_is_known_by_the_name_that_it_has_in_a_store(
+    carried: Path, store: Path, known: Catalogue, tmp_path: Path, ending: str
+) -> None:
+    shutil.copytree(carried, tmp_path / "mine@cuda")
+    if ending:
+        shutil.make_archive(str(tmp_path / "mine@cuda"), "tar", tmp_path, "mine@cuda")
+    folder = add(tmp_path / f"mine@cuda{ending}", store, known=known)
+    assert (folder, made_for(folder)) == (store / "mine@cuda", "cuda")
 
 
 def test_a_model_of_the_catalogue_is_what_pull_would_have_installed(

@@ -92,6 +92,7 @@ def test_a_users_own_replaces_one_of_that_name(own: Path) -> None:
         ("  title: A model for barns\n", "", "own.yaml:1: `barn.title` is missing"),
         ("licence: MIT", "title: Another", "own.yaml:3: `barn.title` is there twice"),
         ("[text]", "[text", "own.yaml is not YAML"),
+        ("[text]", "&a [*a]", r"own.yaml has an alias \(\*\) inside of what it stands for: correct it"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_line(own: Path, right: str, wrong: str, complaint: str) -> None:

@@ -10,6 +10,7 @@ import ssl
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from email.utils import formatdate
 from typing import TYPE_CHECKING
 
 import httpx2
@@ -183,6 +184,27 @@ def test_a_login_page_in_place_of_the_rest_does_no_harm_to_what_is_here(hub: Hub
     assert part.read_bytes() == WEIGHTS[:400_000]
 
 
+@pytest.mark.parametrize("here", [400_000, 0])
+def test_a_login_page_whose_length_is_not_told_is_not_written(hub: Hub, tmp_path: Path, here: int) -> None:
+    part = tmp_path / ".cache" / "tiny" / COMMIT / "model.onnx.data"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(WEIGHTS[:here])
+    hub.trouble(f"/cdn/{FOLDER}/model.onnx.data", Trouble(page=b"<html>please log in</html>"))
+    with refused("is no model hub: log in where the network asks for it"):
+        pull("tiny", tmp_path, known=hub.known())
+    assert part.read_bytes() == WEIGHTS[:here]
+
+
+def test_another_part_than_was_asked_for_is_not_written(hub: Hub, tmp_path: Path) -> None:
+    part = tmp_path / ".cache" / "tiny" / COMMIT / "model.onnx.data"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(WEIGHTS[:400_000])
+    hub.trouble(f"/cdn/{FOLDER}/model.onnx.data", Trouble(headers={"Content-Range": "bytes 0-599999/1000000"}))
+    with refused("is no model hub"):
+        pull("tiny", tmp_path, known=hub.known())
+    assert part.read_bytes() == WEIGHTS[:400_000]
+
+
 # What is wrong
 
 
@@ -275,6 +297,16 @@ def test_too_many_requests_are_repeated_when_the_hub_says(hub: Hub, tmp_path: Pa
     hub.trouble("/model.onnx", Trouble(429, {"RateLimit": '"resolvers";r=0;t=55'}), Trouble(503))
     pull("tiny", tmp_path, known=hub.known())
     assert waits == [7, 55, 0.01]
+
+
+def test_too_many_requests_are_repeated_at_the_time_that_is_told_by_the_servers_clock(
+    hub: Hub, tmp_path: Path, waits: list[float]
+) -> None:
+    told = {"Retry-After": formatdate(time.time() + 60, usegmt=True)}
+    hub.trouble(COMMIT, Trouble(429, told))
+    pull("tiny", tmp_path, known=hub.known())
+    (wait,) = waits
+    assert 58 <= wait <= 60
 
 
 def test_a_wait_of_more_than_five_minutes_is_left_to_the_user(hub: Hub, tmp_path: Path, waits: list[float]) -> None:

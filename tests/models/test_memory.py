@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -76,7 +77,19 @@ def test_where_not_even_one_job_fits_a_model_that_does_is_named() -> None:
 def test_vision_on_a_small_box_is_told_what_would_fit() -> None:
     complaint = told({"models.vision": VISION}, 3.7)
     assert complaint
-    assert complaint.endswith(": set models.vision to a model that fits: shapes-vision")
+    assert complaint.endswith(
+        ": no model of the catalogue that sees fits: name a text model instead, and send pictures to the cloud, or "
+        "take a box with more memory"
+    )
+
+
+def test_a_model_for_tests_is_not_advised_but_another_that_sees_is() -> None:
+    small = replace(catalogue()["shapes-vision"], name="small", test=False)
+    complaint = preflight(
+        {"models.vision": VISION}, total=int(3.7 * GB), available=None, known={**catalogue(), "small": small}
+    )
+    assert complaint
+    assert complaint.endswith(": set models.vision to a model that fits: small")
 
 
 def test_two_models_are_judged_together_and_the_vision_model_may_serve_both() -> None:
@@ -85,13 +98,30 @@ def test_two_models_are_judged_together_and_the_vision_model_may_serve_both() ->
     assert complaint.startswith(
         "the models need 13.5 GB of memory and this box can give them 7.9 GB (models.text 4.0 GB"
     )
-    assert complaint.endswith(": set models.text to null, and the vision model answers text, too")
+    assert complaint.endswith(
+        ": set models.text to a model that fits: smollm2-135m, or set models.text to null, if the vision model is to "
+        "answer text, too"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "vision", "advice"),
+    [
+        (VISION, MINI, "set models.text to null, or take a box with more memory"),
+        (MINI, VISION, "set models.vision to null, and send pictures to the cloud, or take a box with more memory"),
+    ],
+)
+def test_where_nothing_fits_beside_it_the_larger_of_two_models_is_to_go(
+    text: Footprint, vision: Footprint, advice: str
+) -> None:
+    needs = {"models.text": replace(text, cache=0, slots=1), "models.vision": replace(vision, cache=0, slots=1)}
+    assert str(told(needs, 0.2)).endswith(f" fits: {advice}")
 
 
 def test_a_box_for_which_there_is_nothing_is_told_so() -> None:
     complaint = told({"models.text": MINI}, 0.1)
     assert complaint
-    assert complaint.endswith(": set models.text to null, or take a box with more memory")
+    assert complaint.endswith(": no model of the catalogue that is smaller fits: take a box with more memory")
 
 
 def test_memory_that_others_have_now_is_told_as_such() -> None:

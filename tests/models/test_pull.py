@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from agent.models import ModelError, describe, installed, pull, verify
+from agent.models import Catalogue, Entry, ModelError, describe, installed, pull, verify
+from agent.models.add import add
+from agent.models.catalogue import LocalFolder, Variant
+from agent.models.installing import alone, install
+from agent.models.remove import remove
+from tests.filesystems import small_disk
+from tests.models.test_add import files
+from tests.models.test_store import make_model
 from tests.models.tiny import Tiny, make_wheel
 
 if TYPE_CHECKING:
@@ -161,6 +168,83 @@ def test_an_interrupted_repair_leaves_the_old_model_as_it_was(
 
     assert names(tmp_path) == ["tiny"]
     assert verify("tiny", tmp_path, tiny.known()) == ["chat_template.jinja has 7 bytes where 28 were installed"]
+
+
+# The last moment at which a model could be lost: its old folder has left its place, the new one is not there yet.
+STRUCK = """
+import os
+from pathlib import Path
+from agent.models.add import add
+
+replace = Path.replace
+
+def strike(path, target):
+    replace(path, target)
+    if "replaced" in Path(target).parts:
+        os._exit(9)
+
+Path.replace = strike
+add(Path({source!r}), Path({store!r}))
+"""
+
+
+def test_where_the_power_goes_between_the_last_two_renames_the_old_model_comes_back(tmp_path: Path) -> None:
+    store, source = tmp_path / "store", make_model(tmp_path / "mine")
+    old = files(add(source, store))
+    (source / "model.onnx").write_bytes(b"newer")
+    code = STRUCK.format(source=str(source), store=str(store))
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+    assert installed(store) == []
+
+    with pytest.raises(ModelError, match="there is no other"):
+        remove("other", store)
+
+    assert files(store / "mine") == old
+    assert names(store) == ["mine"]
+
+
+def test_a_model_whose_successor_cannot_take_its_place_comes_back(tmp_path: Path) -> None:
+    place = make_model(tmp_path / "mine")
+    with pytest.raises(ModelError), alone(tmp_path, "mine", lambda *_: None) as scratch:
+        install(scratch / "nothing", place, scratch)
+    assert names(tmp_path) == ["mine"]
+
+
+# A finished folder on this machine
+
+
+def folder_entry(folder: Path) -> Catalogue:
+    variants = {"cpu": Variant(9, 9, LocalFolder(folder))}
+    return {"barn": Entry("barn", "Barn", "0BSD", ("text",), context=4096, variants=variants)}
+
+
+def test_a_folder_that_the_disk_has_no_room_for_is_told_in_numbers_before_it_is_copied(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "barn")
+    with small_disk(tmp_path / "disk", 1 << 20) as disk:
+        with pytest.raises(ModelError, match=r"^barn takes 10 MB more of the disk of .*, which has 1 MB free: free 9"):
+            pull("barn", disk, known=folder_entry(folder))
+        assert names(disk) == []
+
+
+def test_a_folder_that_lacks_what_its_configuration_names_is_not_installed(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "barn")
+    (folder / "model.onnx").unlink()
+    with pytest.raises(ModelError, match=r"model.onnx, which genai_config.json names, is missing: correct the cat"):
+        pull("barn", tmp_path / "store", known=folder_entry(folder))
+    (folder / "genai_config.json").unlink()
+    with pytest.raises(ModelError, match=r"has no folder with a genai_config.json"):
+        pull("barn", tmp_path / "store", known=folder_entry(folder))
+    assert installed(tmp_path / "store") == []
+
+
+def test_hidden_files_beside_a_folders_model_are_left_there_and_make_no_difference(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "barn")
+    (folder / ".git").mkdir()
+    (folder / ".git" / "HEAD").touch()
+    place = pull("barn", tmp_path / "store", known=folder_entry(folder))
+    before = place.stat().st_ino
+    pull("barn", tmp_path / "store", known=folder_entry(folder))
+    assert (files(place), place.stat().st_ino) == (files(folder), before)
 
 
 KILLED = """

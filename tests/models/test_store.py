@@ -1,13 +1,14 @@
 """Finding, checking and describing what lies in a store."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from agent.models import Description, ModelError, catalogue, describe, installed, lookup, resolve, verify
+from agent.models import Description, ModelError, catalogue, content, describe, installed, lookup, resolve, verify
 from agent.models.store import write_manifest
 
 
@@ -134,6 +135,36 @@ def test_a_catalogue_model_without_a_manifest_is_a_problem(tmp_path: Path) -> No
     make_model(tmp_path / "smollm2-135m")
 
     assert verify("smollm2-135m", tmp_path) == ["manifest.json is missing"]
+
+
+def test_every_variant_of_a_model_is_checked(tmp_path: Path) -> None:
+    for name in ("smollm2-135m", "smollm2-135m@cuda", "smollm2-135m@QNN"):
+        make_model(tmp_path / name)
+    write_manifest(tmp_path / "smollm2-135m", {})
+    write_manifest(tmp_path / "smollm2-135m@cuda", {})
+    (tmp_path / "smollm2-135m@cuda" / "model.onnx").write_bytes(b"grapH")
+
+    changed = "model.onnx has changed since it was installed"
+    assert verify("smollm2-135m", tmp_path) == [
+        "smollm2-135m@QNN: manifest.json is missing",
+        f"smollm2-135m@cuda: {changed}",
+    ]
+    assert verify("smollm2-135m@cuda", tmp_path) == [changed]
+
+
+def test_a_model_of_which_one_variant_alone_is_here_can_be_checked(tmp_path: Path) -> None:
+    write_manifest(make_model(tmp_path / "smollm2-135m@cuda"), {})
+
+    assert verify("smollm2-135m", tmp_path) == []
+
+
+def test_a_file_that_was_replaced_makes_another_content(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "mine")
+    before = content(folder)
+
+    assert content(folder) == before
+    os.utime(folder / "model.onnx", ns=(0, 0))
+    assert content(folder) != before
 
 
 def test_a_text_model_is_described(tmp_path: Path) -> None:
