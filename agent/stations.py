@@ -1,6 +1,7 @@
 """The stations of a box, as they are configured: an engine each, and the line for it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -15,8 +16,9 @@ from agent.errors import UserError
 from agent.forecast import Estimator
 from agent.hardware.choice import Choice, choose
 from agent.hardware.machine import Machine
+from agent.hardware.packages import remedy
 from agent.line import CloudLine, Line
-from agent.models import Catalogue, ModelError, catalogue, describe, footprint, made_for, preflight, resolve
+from agent.models import Catalogue, ModelError, catalogue, content, describe, footprint, made_for, preflight, resolve
 from agent.placement import Station
 from agent.settings import Settings
 
@@ -49,8 +51,8 @@ def local_engines(
     """
     if find_spec("onnxruntime_genai") is None:
         raise UserError(
-            "no inference engine is installed: run `pip install 'edge-slm-agent[cpu]'`, or the extra of this "
-            "box's accelerator, which `edge-slm doctor` names"
+            f"no inference engine is installed: {remedy('cpu')}; for this box's accelerator, take the extra that "
+            "`edge-slm doctor` names"
         )
     known = catalogue(settings.models.catalogue_file)
     specs = _specs(settings, machine, known)
@@ -70,8 +72,8 @@ def _specs(settings: Settings, machine: Machine, known: Catalogue) -> dict[Stati
     specs: dict[Station, Spec] = {}
     for station, (name, slots) in wanted.items():
         if name is not None:
-            rungs, left_out = _rungs(name, settings, known, choices)
-            specs[station] = Spec(
+            rungs, left_out = _rungs(name, settings, known, choices, machine)
+            spec = Spec(
                 # Of a folder only its name is told: where it lies is nobody's business on the wire.
                 name=name if name in known else rungs[0].folder.name,
                 rungs=rungs,
@@ -82,6 +84,7 @@ def _specs(settings: Settings, machine: Machine, known: Catalogue) -> dict[Stati
                 leak_bytes=settings.engine.leak_bytes,
                 left_out=left_out,
             )
+            specs[station] = _falling_softly(spec, station, machine, known)
     folders = {station: spec.rungs[0].folder for station, spec in specs.items()}
     if "vision" in folders and "image" not in describe(folders["vision"]).modalities:
         name = settings.models.vision
@@ -92,26 +95,57 @@ def _specs(settings: Settings, machine: Machine, known: Catalogue) -> dict[Stati
 
 
 def _rungs(
-    name: str, settings: Settings, known: Catalogue, choices: Sequence[Choice]
+    name: str, settings: Settings, known: Catalogue, choices: Sequence[Choice], machine: Machine
 ) -> tuple[tuple[Rung, ...], str | None]:
-    """Return the ways to run a model, and why a better one is not among them, if there could be one."""
+    """Return the ways to run a model, and why a better one is not among them, or the last, if there could be one."""
     rungs: list[Rung] = []
     left_out = None
+    cards = any(each.kind == "nvidia-gpu" for each in machine.accelerators)
     for choice in choices:
         try:
             folder = resolve(name, settings.models_dir, choice.provider, known)
         except ModelError:
-            if choice is choices[-1] and not rungs:
-                raise
+            if choice is choices[-1]:
+                if not rungs:
+                    raise
+                left_out = _nothing_behind(left_out, rungs, f"run `edge-slm models pull {name}`, and restart the box")
             continue
-        made = made_for(folder).lower()
+        made = made_for(folder)
         takes = {choice.provider.lower()} if choice.own_model else {choice.provider.lower(), _CPU}
-        if choice.provider == _CPU or made in takes:
+        if choice.provider == _CPU or made.lower() in takes:
+            if not rungs and made.lower() not in takes:
+                left_out = _made_for_another(name, made, known)
             options = tuple(sorted(choice.options.items()))
-            rungs.append(Rung(choice.provider, folder, choice.why, choice.library, options))
+            on_card = cards and choice.provider in _ON_CARDS
+            rungs.append(Rung(choice.provider, folder, choice.why, choice.library, options, content(folder), on_card))
         elif not rungs and left_out is None:
             left_out = f"{choice.provider} is not used: {_other_variant(name, choice.provider, known)}"
     return tuple(rungs), left_out
+
+
+def _nothing_behind(left_out: str | None, rungs: Sequence[Rung], sentence: str) -> str:
+    told = f"if {rungs[-1].provider} fails, there is nothing to fall back to: {sentence}"
+    return told if left_out is None else f"{left_out}; {told}"
+
+
+def _falling_softly(spec: Spec, station: Station, machine: Machine, known: Catalogue) -> Spec:
+    """Leave out the processor where all others are on a card, and the model could never be in the box's memory."""
+    *others, last = spec.rungs
+    if machine.memory_bytes is None or last.own_memory or not others or not all(rung.own_memory for rung in others):
+        return spec
+    need = footprint(last.folder, slots=spec.slots, answer_tokens=spec.default_max_tokens)
+    refusal = preflight({f"models.{station}": need}, total=machine.memory_bytes, available=None, known=known)
+    if refusal is None:
+        return spec
+    return replace(spec, rungs=tuple(others), left_out=_nothing_behind(spec.left_out, others, refusal))
+
+
+def _made_for_another(name: str, made: str, known: Catalogue) -> str:
+    told = name if name in known else "the model"
+    return (
+        f"{made} is not used: {told} was made for it, and may not load on the processor: see in `edge-slm doctor` what "
+        "it lacks here, or name a model that was made for the processor"
+    )
 
 
 def _other_variant(name: str, provider: str, known: Catalogue) -> str:
@@ -128,11 +162,10 @@ def _check_memory(specs: Mapping[Station, Spec], machine: Machine, available: in
         ModelError: they do not.
 
     """
-    cards = any(each.kind == "nvidia-gpu" for each in machine.accelerators)
     needs = {
         f"models.{station}": footprint(spec.rungs[0].folder, slots=spec.slots, answer_tokens=spec.default_max_tokens)
         for station, spec in specs.items()
-        if not (cards and spec.rungs[0].provider in _ON_CARDS)
+        if not spec.rungs[0].own_memory
     }
     if needs and machine.memory_bytes is not None:
         refusal = preflight(needs, total=machine.memory_bytes, available=available, known=known)
@@ -156,6 +189,23 @@ def cloud_engine(settings: Settings, books: "Books", keeps: Callable[[Job], bool
         return None
     from agent.engines.cloud.engine import CloudEngine  # noqa: PLC0415  it takes 4 MB
 
+    try:
+        return CloudEngine(
+            settings.cloud, cloud_key(settings), books, keeps, default_max_tokens=settings.limits.max_tokens
+        )
+    except ValueError as wrong:
+        raise UserError(f"cloud: {wrong}") from None
+
+
+def cloud_key(settings: Settings) -> str | None:
+    """Read what is shown to the cloud, if there is one and it wants to see something.
+
+    Raises:
+        UserError: it cannot be read.
+
+    """
+    if not settings.cloud.enabled or settings.placement == "local_only":
+        return None
     key = secret("cloud.api_key_file", settings.cloud.api_key, settings.cloud.api_key_file)
     if key is not None:
         key = key.strip()
@@ -163,10 +213,7 @@ def cloud_engine(settings: Settings, books: "Books", keeps: Callable[[Job], bool
             raise UserError(
                 "cloud.api_key: it is empty, or has signs in it that no key has: write it again, in one line"
             )
-    try:
-        return CloudEngine(settings.cloud, key, books, keeps, default_max_tokens=settings.limits.max_tokens)
-    except ValueError as wrong:
-        raise UserError(f"cloud: {wrong}") from None
+    return key
 
 
 def lines(settings: Settings, engines: Mapping[Station, Engine], cloud: Remote | None) -> dict[Station, Line]:

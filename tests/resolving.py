@@ -44,20 +44,19 @@ class Machine(NamedTuple):
         return ["--only-binary=:all:", f"--python-version={self.python}", *platforms]
 
 
-def resolve(requirements: Iterable[str], machine: Machine, *, dependencies: bool = True) -> dict[str, str]:
-    """Return what pip would install for some requirements, name by name.
+def resolve(requirements: Iterable[str], machine: Machine) -> dict[str, str]:
+    """Return what pip would install for some requirements and all that they need, name by name.
 
     Args:
         requirements: by which it is asked.
         machine: for which.
-        dependencies: whether what they need is looked for, too.
 
     Raises:
         LookupError: it finds no way; the message is pip's.
 
     """
     options = ["--dry-run", "--ignore-installed", "--report=-", "--target=unused", "--use-feature=fast-deps"]
-    told = _pip("install", *options, *([] if dependencies else ["--no-deps"]), *machine.options, *requirements)
+    told = _pip("install", *options, *machine.options, *requirements)
     if told.returncode:
         raise LookupError(told.stderr.strip().rpartition("\n")[2])
     packages = (package["metadata"] for package in json.loads(told.stdout)["install"])

@@ -76,7 +76,7 @@ class Health:
             after repeated failures to load (it is still retried); ``ready`` otherwise.
         model: the model's name.
         provider: the execution provider in use, such as ``cpu``.
-        context: the model's window in tokens, 0 while unknown.
+        context: the model's window in tokens, as far as the memory could hold it, 0 while unknown.
         load_s: how long the model took to load the last time, in seconds; None while it has not.
         provider_detail: one sentence on why it is not the provider that would be preferred, if it is not; for every
             client too.

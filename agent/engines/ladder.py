@@ -7,7 +7,7 @@ from agent.engines.spec import Rung
 
 # How long a rung is not tried again, in seconds: doubled each time that it fails, up to the second. A driver that was
 # still starting is found at the first try, and a job that no provider can take is gone by then. A device that is broken
-# costs, once a day, the time of a load that fails and of one that does not.
+# costs the time of a load that fails and of one that does not: eight times on the first day, then once a day.
 _FIRST_S = 600.0
 _MOST_S = 86_400.0
 
@@ -61,9 +61,9 @@ class Ladder:
 
     @property
     def detail(self) -> str | None:
-        """Why the preferred rung is not in use, in one sentence."""
-        reason = self._records[0].reason
-        return None if reason is None or len(self._rungs) == 1 else f"{self._rungs[0].provider} is not used: {reason}"
+        """Why the preferred rung is not in use, in one sentence; None if it is, or is tried again."""
+        reason = self._records[0].reason if self._at else None
+        return None if reason is None else f"{self._rungs[0].provider} is not used: {reason}"
 
     def choose(self, now: float) -> Rung:
         """Return the rung for the next worker."""

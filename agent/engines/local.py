@@ -103,10 +103,14 @@ class LocalEngine:
     async def serve(self) -> None:
         """Keep a worker alive until cancelled; then end it."""
         failures = 0
-        self._stopped = self.stuck = False
+        self._stopped = False
+        if self.spec.left_out is not None:
+            _log.warning("engine.provider_left_out", model=self.spec.name, reason=self.spec.left_out)
         try:
             while True:
                 rung = self._ladder.choose(_now())
+                # What is measured and foretold is the provider's; and why it loads is still true.
+                self._become(provider=rung.provider, detail=self._health.detail)
                 reason = await self._live(rung)
                 failures = failures + 1 if self._growth is None else 0
                 if failures == 0:
@@ -190,6 +194,8 @@ class LocalEngine:
                 await child.end()
             finally:
                 self._lose_jobs()
+                self.stuck = not child.gone.done()
+                child.gone.add_done_callback(lambda _: setattr(self, "stuck", False))
         reason = self._said or child.fault
         if self._growth is None:
             # It has read no job yet, so that there is none to be betrayed by what a library printed.
@@ -207,10 +213,13 @@ class LocalEngine:
             _log.info("engine.model_loaded", load_s=round(message.load_s, 2), provider=message.provider, why=why)
             self._child = child  # a quick one is heard before `Child.start` has returned it
             self._growth = Growth(self._leak_bytes, child.private_bytes, message.load_s, _now())
+            if message.narrowed:
+                _log.warning("engine.window_narrowed", model=self.spec.name, context=message.context)
             self._ladder.stands(_now())
             self._become(state="ready", provider=message.provider, context=message.context, load_s=message.load_s)
         elif isinstance(message, wire.Failed):
             self._said, self._lasting = message.message, message.lasting
+            child.kill()  # it has nothing left to say, and the end of a sick driver's library may never come
         else:
             told = self._jobs.get(message.job)  # None for a job that was closed meanwhile
             if told and not isinstance(message, wire.Progress):

@@ -10,21 +10,25 @@ from agent.placement import Station
 
 
 class Engines(Collection[LocalEngine]):
-    """A context in which engines are served; at its end, they end."""
+    """A context in which engines are served; at its end, they end.
+
+    Those that were served, and whose process cannot be ended, are among them for whoever looks through them.
+    """
 
     def __init__(self) -> None:
         self._side = asyncio.TaskGroup()
         self._tasks: dict[LocalEngine, asyncio.Task[None]] = {}
+        self._stuck: list[LocalEngine] = []  # which have ended, but for the process
         self._changed = asyncio.Event()
 
     def __contains__(self, engine: object) -> bool:
         return engine in self._tasks
 
     def __iter__(self) -> Iterator[LocalEngine]:
-        return iter(self._tasks)
+        return iter({**self._tasks, **dict.fromkeys(self._stuck)})
 
     def __len__(self) -> int:
-        return len(self._tasks)
+        return len({*self._tasks, *self._stuck})
 
     async def __aenter__(self) -> Self:
         await self._side.__aenter__()
@@ -39,11 +43,13 @@ class Engines(Collection[LocalEngine]):
 
     async def only(self, engines: Mapping[Station, LocalEngine]) -> None:
         """Serve these and no others, which end first: there may be memory for some of them alone."""
-        ending = [self._tasks.pop(engine) for engine in [*self] if engine not in engines.values()]
-        for task in ending:
+        ending = {engine: task for engine, task in self._tasks.items() if engine not in engines.values()}
+        for engine, task in ending.items():
+            del self._tasks[engine]
             task.cancel()
         if ending:
-            await asyncio.wait(ending)
+            await asyncio.wait(ending.values())
+        self._stuck = [engine for engine in (*self._stuck, *ending) if engine.stuck]
         for station, engine in engines.items():
             if engine not in self:
                 self._tasks[engine] = self._side.create_task(self._serve(engine), name=f"engine.{station}")

@@ -15,6 +15,8 @@ class Rung:
         why: one sentence: why it is, or would be, used.
         library: the package whose ``get_library_path()`` is to be registered; None where the provider is built in.
         options: the provider's own, by their names.
+        content: what the folder held, as `agent.models.content` tells it: another model may have come to its place.
+        own_memory: whether it computes in a memory of its own, a graphics card's, and not in the box's.
 
     """
 
@@ -23,6 +25,8 @@ class Rung:
     why: str = ""
     library: str | None = None
     options: tuple[tuple[str, str], ...] = ()
+    content: str = ""
+    own_memory: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +41,7 @@ class Spec:
         default_max_tokens: the longest answer of a job that does not say.
         leak_bytes: how far a worker's memory may grow before it is replaced; None takes a quarter of the box's,
             or of what its cgroup may have.
-        left_out: one sentence on why a better rung is not among them, if there could be one.
+        left_out: one sentence on why a better rung, or the processor behind them, is not among them, if it could be.
 
     """
 
@@ -58,4 +62,6 @@ class Spec:
             told += ["--provider", rung.provider, "--provider-options", json.dumps(dict(rung.options))]
         if rung.library is not None:
             told += ["--provider-library", rung.library]
+        if rung.own_memory:
+            told.append("--own-memory")
         return told

@@ -52,8 +52,8 @@ class Watchdog:
     A silent worker is to blame unless there is an excuse that can be seen. One that waits for pages from the disk (it
     was swapped out, or the weights were) is slow and not hung: it has as long as a load. One that computes while it
     loads, or before a job has started, tokenises, decodes pictures or fills a cache with zeros: that is work of any
-    length, which no measured step foretells, and has the ceiling alone. An excuse wipes out the blame before it: slow
-    storage gives a core something to do in every second look only.
+    length, which no measured step foretells, and has the ceiling alone. So has a job that is moved to another cache. An
+    excuse wipes out the blame before it: slow storage gives a core something to do in every second look only.
 
     Time in which this process itself did not run does not count: a debugger or a frozen container stops both, and
     whoever runs on first must not blame the other.
@@ -72,7 +72,7 @@ class Watchdog:
         self._at = now
         self._loading = True
         # Jobs on which the worker has the last word still to say: how many tokens the one call has that its
-        # prompt is, 0 if that is over or there is none, None while it has not started.
+        # prompt is, 0 if that is over or there is none, None while it has not started or is moved to another cache.
         self._owed: dict[int, int | None] = {}
         self._effort = Effort()
         self.silent_s = 0.0
@@ -127,7 +127,7 @@ class Watchdog:
             case wire.Started(job=job) if job in self._owed:
                 self._owed[job] = message.prompt if message.image or message.one_call else 0
             case wire.Progress(job=job) if job in self._owed:
-                self._owed[job] = 0
+                self._owed[job] = None if message.anew else 0
             case wire.Done() | wire.Similar() | wire.Refused() | wire.Canceled():
                 self._owed.pop(message.job, None)
 
@@ -164,7 +164,9 @@ class Watchdog:
 
     def _learn(self, message: wire.Message) -> None:
         """Take in how long the worker was silent before it said this."""
-        tokens = self._owed.get(message.job) if isinstance(message, wire.Progress) else None
+        tokens = self._owed.get(message.job, 0) if isinstance(message, wire.Progress) else 0
+        if tokens is None:
+            return  # most of it was no step: a new cache was filled
         if tokens:
             self._call_token_s = max(self.silent_s / tokens, _FADE * (self._call_token_s or 0.0))
         elif isinstance(message, wire.Progress | wire.Text | wire.Done | wire.Canceled):

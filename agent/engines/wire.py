@@ -74,11 +74,15 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The model is loaded: its window in tokens, its execution provider, and how long that took."""
+    """The model is loaded: its window in tokens, its execution provider, and how long that took.
+
+    ``narrowed`` if the window ends where the model's first rotary factors do, since nobody could choose the others.
+    """
 
     context: int
     provider: str
     load_s: float
+    narrowed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +113,13 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A slice of the job's prompt was computed, or tokens that have no text to show yet: the worker is not hung."""
+    """A slice of the job's prompt was computed, or tokens that have no text to show yet: the worker is not hung.
+
+    ``anew`` before the job is moved to another cache: to fill that takes as long as before a job starts.
+    """
 
     job: int
+    anew: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 import pytest
 
 from agent.contract.errors import Code, JobError
-from agent.engines.worker.limits import RESERVE, answer_tokens, available_bytes, capacity, out_of_memory
+from agent.engines.worker.limits import RESERVE, answer_tokens, available_bytes, capacity, out_of_memory, window
 
 
 def test_an_answer_has_as_many_tokens_as_were_asked_for() -> None:
@@ -19,7 +19,7 @@ def test_what_exceeds_the_window_is_refused_in_numbers() -> None:
 
     assert refused.value.code == Code.TOO_LARGE
     assert refused.value.message == (
-        "the prompt has 9,012 tokens and the answer may have 512: together 9,524, and the model's window is 8,192"
+        "the prompt has 9,012 tokens and the answer may have 512: together 9,524, and the model's window here is 8,192"
     )
 
 
@@ -29,7 +29,7 @@ def test_of_pictures_that_exceed_the_window_it_is_told_what_to_do() -> None:
 
     assert refused.value.message == (
         "the prompt has 4,094 tokens, 3,842 of them its pictures', and the answer may have 10: together 4,104, and "
-        "the model's window is 4,096: lower the pictures' detail, or send fewer"
+        "the model's window here is 4,096: lower the pictures' detail, or send fewer"
     )
 
 
@@ -42,6 +42,13 @@ def test_a_prompt_that_fills_the_window_is_refused(asked: int | None) -> None:
 @pytest.mark.parametrize(("need", "size"), [(1, 256), (800, 1024), (1000, 1280), (8000, 8192), (8192, 8192)])
 def test_a_cache_has_room_to_grow_within_the_window(need: int, size: int) -> None:
     assert capacity(need, 8192) == size
+
+
+@pytest.mark.parametrize(
+    ("token_bytes", "memory", "tokens"), [(768 << 10, 5 << 30, 6485), (768 << 10, 1 << 40, 131_072), (0, 0, 131_072)]
+)
+def test_a_window_is_no_larger_than_what_the_memory_could_ever_hold(token_bytes: int, memory: int, tokens: int) -> None:
+    assert window(131_072, token_bytes, memory) == tokens
 
 
 def test_what_exceeds_the_memory_is_refused_in_numbers() -> None:

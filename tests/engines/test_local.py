@@ -234,7 +234,7 @@ async def test_what_exceeds_the_window_is_refused_in_numbers(engine: LocalEngine
 
     assert error.code == Code.TOO_LARGE
     assert error.message == (
-        "the prompt has 37 tokens and the answer may have 9,000: together 9,037, and the model's window is 8,192"
+        "the prompt has 37 tokens and the answer may have 9,000: together 9,037, and the model's window here is 8,192"
     )
 
 
@@ -243,7 +243,7 @@ async def test_a_megabyte_of_prompt_is_refused_soon(engine: LocalEngine) -> None
         error = await refused(engine, job("漢字" * 170_000))
 
     assert error.code == Code.TOO_LARGE
-    assert "and the model's window is 8,192" in error.message
+    assert "and the model's window here is 8,192" in error.message
 
 
 async def test_a_schema_that_makes_no_sense_is_refused(engine: LocalEngine) -> None:

@@ -8,6 +8,7 @@ import signal
 import sys
 from contextlib import aclosing
 from dataclasses import replace
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
@@ -22,13 +23,13 @@ from agent.engines.spec import Rung
 from agent.engines.watchdog import Patience
 from agent.errors import UserError
 from agent.hardware import machine
-from agent.hardware.accelerators import Accelerator
+from agent.hardware.accelerators import Accelerator, Kind
 from agent.models import ModelError
 from agent.settings import Settings
 from agent.stations import local_engines
 from tests.engines.conftest import new_engine
 from tests.engines.running import PHOTOGRAPH, answer, job, ready, serving, shown
-from tests.engines.workers import IMPATIENT, WELL, worker_on
+from tests.engines.workers import IMPATIENT, READY, WELL, worker_on
 
 FAST = Rung("Fast", Path("fast"))
 WATCHFUL = Patience(watch_s=0.05)
@@ -67,6 +68,12 @@ for message in told():
 """
 
 
+def without(package: str) -> pytest.MarkDecorator:
+    """Skip a test where a package is installed, as on a box that has an accelerator for it."""
+    there = any(each.name == package for each in distributions())
+    return pytest.mark.skipif(there, reason=f"{package} is installed, and the test is of a box without it")
+
+
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have what was set aside tried again after a moment."""
@@ -82,6 +89,41 @@ async def test_a_provider_that_cannot_load_the_model_gives_way_to_the_next_at_on
         assert engine.health.detail is None
         assert engine.health.provider_detail == "Fast is not used: there is no such device"
         assert (await answer(engine, job(FRANCE))).text == "x"
+
+
+async def test_while_the_next_provider_loads_the_health_tells_of_that_one(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    loads = f"import pathlib\nwhile not pathlib.Path({str(gate)!r}).exists(): time.sleep(0.01)\n{READY}{WELL}"
+    engine = new_engine(tmp_path, FAST, command=worker_on("Fast", "cpu", Fast=SAYS_NO, cpu=loads))
+    async with serving(engine):
+        while engine.health.provider == "Fast":
+            await engine.changed()
+        assert engine.health.state == "loading"
+        assert engine.health.detail == "there is no such device"
+        assert engine.health.provider_detail == "Fast is not used: there is no such device"
+        gate.touch()
+        await ready(engine)
+
+        assert engine.health.provider == "cpu"
+
+
+async def test_a_window_that_ends_before_the_models_own_is_told_in_the_log(tmp_path: Path) -> None:
+    narrow = f"say(Ready(4096, provider, 0.0, narrowed=True))\n{WELL}"
+    engine = new_engine(tmp_path, command=worker_on("cpu", cpu=narrow))
+    with capture_logs() as logged:
+        async with serving(engine):
+            await ready(engine)
+
+    assert [each["context"] for each in logged if each["event"] == "engine.window_narrowed"] == [4096]
+
+
+async def test_a_worker_that_has_said_that_it_failed_is_not_waited_for(tmp_path: Path) -> None:
+    hangs = "say(Failed('there is no such device')); time.sleep(60)"
+    engine = new_engine(tmp_path, FAST, command=worker_on("Fast", Fast=hangs, cpu=WELL))
+    async with serving(engine), asyncio.timeout(10):
+        await ready(engine)
+
+        assert engine.health.provider_detail == "Fast is not used: there is no such device"
 
 
 async def test_a_provider_that_works_is_used_and_nothing_is_said_against_it(tmp_path: Path) -> None:
@@ -170,6 +212,7 @@ async def test_a_provider_that_was_set_aside_is_tried_again_at_an_idle_moment(tm
         assert engine.health.provider == "cpu"
         while engine.health.provider != "Fast":
             await engine.changed()
+        await ready(engine)
 
         assert (engine.health.state, engine.health.provider_detail) == ("ready", None)
 
@@ -220,6 +263,7 @@ def configured(tmp_path: Path, model: str, **engine: object) -> Settings:
     return Settings.model_validate({"models": {"text": model, "dir": tmp_path}, "engine": {"threads": 1} | engine})
 
 
+@without("onnxruntime-genai-cuda")
 async def test_cuda_on_a_box_without_it_comes_up_on_the_processor_and_the_info_says_why(
     model_folder: Path, tmp_path: Path
 ) -> None:
@@ -234,7 +278,7 @@ async def test_cuda_on_a_box_without_it_comes_up_on_the_processor_and_the_info_s
             "state": "ready",
             "provider": "cpu",
             "provider_detail": "cuda is not used: onnxruntime-genai is installed in place of onnxruntime-genai-cuda: "
-            "make a new environment with `pip install 'edge-slm-agent[cuda]'`",
+            "run `sudo scripts/install --extra cuda`, or make a new virtual environment with that extra",
             "detail": None,
         }
         assert (await answer(engine, job(FRANCE))).text == "The capital of France is Paris."
@@ -269,6 +313,7 @@ async def test_a_device_that_was_lost_costs_the_worker_and_a_call_that_failed_it
         assert engine.health.provider == used
 
 
+@without("onnxruntime-ep-webgpu")
 async def test_a_plugin_that_is_not_installed_is_named_and_never_tried_again(model_folder: Path) -> None:
     rung = Rung("WebGPU", model_folder, library="onnxruntime_ep_webgpu")
     engine = new_engine(model_folder, rung)
@@ -315,6 +360,18 @@ def test_an_engine_that_would_be_the_same_is_kept(model_store: Path) -> None:
     assert local_engines(changed, machine.read(), running=running)["text"] is not running["text"]
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "kept"), [("drain_s", 7.0, True), ("queue.max_jobs", 7, True), ("limits.max_tokens", 7, False)]
+)
+def test_what_a_worker_is_not_told_keeps_it(model_store: Path, key: str, value: float, *, kept: bool) -> None:
+    own = {"models": {"text": "smollm2-135m", "dir": model_store}}
+    section, _, last = key.partition(".")
+    changed = {**own, section: {last: value} if last else value}
+    before = local_engines(Settings.model_validate(own), machine.read())
+    after = local_engines(Settings.model_validate(changed), machine.read(), running=before)
+    assert (after["text"] is before["text"]) is kept
+
+
 def test_without_a_word_a_step_takes_every_fast_core(model_store: Path) -> None:
     settings = Settings.model_validate({"models": {"text": "smollm2-135m", "dir": model_store}})
     here = machine.read()
@@ -322,10 +379,20 @@ def test_without_a_word_a_step_takes_every_fast_core(model_store: Path) -> None:
     assert local_engines(settings, here)["text"].spec.threads == here.processor.fast_cores
 
 
-def with_card(memory_bytes: int) -> machine.Machine:
-    """Return this machine with less memory, and a graphics card that has its own."""
-    card = Accelerator("nvidia-gpu", "a card", "/dev/nvidia0", allowed=True)
+def with_card(memory_bytes: int, kind: Kind = "nvidia-gpu") -> machine.Machine:
+    """Return this machine with less memory, and a graphics card that has its own, or another accelerator."""
+    card = Accelerator(kind, "a card", "/dev/nvidia0", allowed=True)
     return replace(machine.read(), memory_bytes=memory_bytes, accelerators=(card,))
+
+
+@pytest.mark.parametrize(("kind", "own"), [("nvidia-gpu", True), ("jetson-gpu", False)])
+def test_caches_are_the_boxs_memory_but_on_a_graphics_card(
+    model_folder: Path, tmp_path: Path, kind: Kind, own: bool
+) -> None:
+    for_cuda(model_folder, tmp_path / "model")
+    spec = local_engines(configured(tmp_path, "model", provider="cuda"), with_card(8 << 30, kind))["text"].spec
+
+    assert [("--own-memory" in spec.arguments(rung)) for rung in spec.rungs] == [own, False]
 
 
 def test_a_model_that_does_not_fit_into_the_memory_is_refused_unless_a_card_of_its_own_has_it(
@@ -334,12 +401,37 @@ def test_a_model_that_does_not_fit_into_the_memory_is_refused_unless_a_card_of_i
     for_cuda(model_folder, tmp_path / "model")
     card = with_card(300 << 20)
 
-    assert local_engines(configured(tmp_path, "model", provider="cuda"), card)
+    assert local_engines(configured(tmp_path, "model", provider="cuda"), card)["text"].spec.rungs[0].own_memory
     with pytest.raises(ModelError, match="this box can give them"):
         local_engines(configured(tmp_path, "model", provider="cpu"), card)
 
 
+def test_a_card_has_no_processor_behind_it_where_the_model_could_never_be_in_the_boxs_memory(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    for_cuda(model_folder, tmp_path / "model")
+    settings = configured(tmp_path, "model", provider="cuda")
+    small, large = (local_engines(settings, with_card(size))["text"].spec for size in (300 << 20, 8 << 30))
+
+    assert [rung.provider for rung in small.rungs] == ["cuda"]
+    assert small.left_out
+    assert "if cuda fails, there is nothing to fall back to: the models need" in small.left_out
+    assert ([rung.provider for rung in large.rungs], large.left_out) == (["cuda", "cpu"], None)
+
+
+def test_a_model_of_which_the_processors_variant_is_not_installed_says_that_it_cannot_fall_back(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    for_cuda(model_folder, tmp_path / "smollm2-135m@cuda")
+    spec = local_engines(configured(tmp_path, "smollm2-135m", provider="cuda"), machine.read())["text"].spec
+
+    assert [rung.provider for rung in spec.rungs] == ["cuda"]
+    assert spec.left_out == (
+        "if cuda fails, there is nothing to fall back to: run `edge-slm models pull smollm2-135m`, and restart the box"
+    )
+
+
 def test_a_box_without_an_engine_says_which_to_install(monkeypatch: pytest.MonkeyPatch, model_store: Path) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime_genai", None)
-    with pytest.raises(UserError, match=r"pip install 'edge-slm-agent\[cpu\]'"):
+    with pytest.raises(UserError, match=r"sudo scripts/install --extra cpu"):
         local_engines(configured(model_store, "smollm2-135m"), machine.read())

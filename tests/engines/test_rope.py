@@ -14,8 +14,8 @@ from pathlib import Path
 from agent.engines.worker import model
 
 model.steered = lambda *_: None
-facts = model.Model(Path(sys.argv[1]), 1).facts
-print(facts.context, facts.switch)
+loaded = model.Model(Path(sys.argv[1]), 1)
+print(loaded.facts.context, loaded.facts.switch, loaded.narrowed)
 """
 # Twice, so that a busy machine can hold up one of them: how long the prompt took, and the longest step of its answer.
 _ACROSS = """
@@ -84,4 +84,4 @@ async def test_an_answer_that_passes_the_switch_does_not_have_all_before_it_comp
 
 
 async def test_a_model_whose_graph_is_not_as_expected_has_the_window_of_its_first_factors() -> None:
-    assert await python("-c", _UNSTEERED, str(_PHI), given="") == "4096 None\n"
+    assert await python("-c", _UNSTEERED, str(_PHI), given="") == "4096 None True\n"

@@ -2,6 +2,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 from unittest.mock import Mock
+from weakref import WeakSet
 
 import numpy as np
 import pytest
@@ -62,7 +63,7 @@ class FakeWords:
 class FakeModel:
     """Its prompts are their first token and their length, as JSON-free bytes: ``b"1000 50"``; pictures come first."""
 
-    host_caches = True
+    token_bytes = 1 << 20
 
     def __init__(self, *, vision: bool, switch: int | None, whole_prompts: bool) -> None:
         self.facts = Facts(context=4096, end=frozenset([2]), switch=switch, vision=vision, kv_bytes=1 << 20)
@@ -318,6 +319,59 @@ def test_idle_caches_make_way_before_a_job_is_refused() -> None:
     assert bench.until(wire.Started, 3) == wire.Started(3, prompt=500, cached=0)
 
 
+class Device:
+    """A model's device: room for so many tokens, which the library alone can see; the trial takes nearly all of it."""
+
+    def __init__(self, bench: Bench, tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._make, self._tokens = bench.model.cache, tokens
+        self._caches: WeakSet[FakeCache] = WeakSet()
+        bench.model.token_bytes = bench.scheduler._token_bytes = 0
+        monkeypatch.setattr(bench.model, "cache", self.cache)
+        monkeypatch.setattr(bench.model, "works", self.works)
+
+    def cache(self, capacity: int, *, long: bool) -> FakeCache:
+        if sum(cache.capacity for cache in self._caches) + capacity > self._tokens:
+            raise RuntimeError("BFCArena::AllocateRawInternal Failed to allocate memory")
+        made = self._make(capacity, long=long)
+        self._caches.add(made)
+        return made
+
+    def works(self) -> bool:
+        try:
+            self.cache(self._tokens - 100, long=False)
+        except RuntimeError:
+            return False
+        return True
+
+
+def test_idle_caches_make_way_where_only_the_library_sees_that_there_is_no_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench()
+    Device(bench, 2000, monkeypatch)
+    bench.submit(1, "1000 900")
+    bench.finish()
+    bench.submit(2, "5000 1000", max_tokens=2)
+    bench.finish()
+
+    assert bench.text(2) == " 6000 6001"
+
+
+def test_a_device_that_its_caches_fill_is_not_taken_for_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench()
+    Device(bench, 1600, monkeypatch)
+    bench.submit(1, "1000 900")
+    bench.finish()
+    bench.submit(2, "3000 50")
+    bench.until(wire.Started, 2)
+    bench.model.fault = RuntimeError("CUDA out of memory")
+    bench.until(wire.Refused, 2)
+    bench.submit(3, "1000 900", max_tokens=1)
+    bench.finish()
+
+    assert bench.text(3) == " 1900"
+
+
 def test_a_refusal_of_the_model_is_passed_on_and_frees_nothing_twice() -> None:
     bench = Bench(slots=1)
     bench.submit(1, "1000 5000")
@@ -367,6 +421,21 @@ def test_an_answer_that_outgrows_the_first_factors_is_computed_again_in_slices_a
     assert len(bench.text(1).split()) == 30
     said = [type(message) for message in bench.said]
     assert wire.Progress in said[said.index(wire.Text) :]
+
+
+def test_a_job_says_that_it_is_moved_to_another_cache_before_that_is_filled(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(switch=1000)
+    make, said = bench.model.cache, []
+
+    def cache(capacity: int, *, long: bool) -> FakeCache:
+        said.append(bench.said[-1:])
+        return make(capacity, long=long)
+
+    monkeypatch.setattr(bench.model, "cache", cache)
+    bench.submit(1, "1000 990", max_tokens=20)
+    bench.finish()
+
+    assert said == [[], [wire.Progress(1, anew=True)]]
 
 
 def test_an_answer_that_is_computed_again_has_the_words_that_would_have_come() -> None:
@@ -529,7 +598,7 @@ def test_pictures_that_exceed_the_window_are_refused_by_their_headers_with_what_
     assert isinstance(refused, wire.Refused)
     assert refused.message == (
         "the prompt has 5,023 tokens, 5,018 of them its pictures', and the answer may have 10: together 5,033, and "
-        "the model's window is 4,096: lower the pictures' detail, or send fewer"
+        "the model's window here is 4,096: lower the pictures' detail, or send fewer"
     )
 
 
@@ -615,7 +684,7 @@ def test_a_refused_jobs_last_word_tells_of_the_caches_that_made_way_for_it() -> 
 
 def test_what_lies_in_a_devices_own_memory_is_not_held() -> None:
     bench = Bench()
-    bench.model.host_caches = False
+    bench.model.token_bytes = 0
     scheduler = Scheduler(
         bench.model,  # type: ignore[arg-type]
         slots=1,

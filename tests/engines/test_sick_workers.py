@@ -55,10 +55,11 @@ async def test_a_stopped_engine_does_not_wait_for_a_worker_that_cannot_die(
         assert engine._child
         left = engine._child
 
-    assert not left.gone.done()
+    assert (left.gone.done(), engine.stuck) == (False, True)
     undying.undo()
     left.kill()
     await left.gone
+    await eventually(lambda: not engine.stuck)
 
 
 async def test_a_worker_that_cannot_die_is_told_loses_its_jobs_and_is_replaced_only_when_it_has_died(

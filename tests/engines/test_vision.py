@@ -259,7 +259,7 @@ async def test_more_than_the_window_is_refused_with_what_to_do(seeing: LocalEngi
 
     assert error.code == Code.TOO_LARGE
     assert "5,763 of them its pictures', and the answer may have 32" in error.message
-    assert error.message.endswith("the model's window is 4,096: lower the pictures' detail, or send fewer")
+    assert error.message.endswith("the model's window here is 4,096: lower the pictures' detail, or send fewer")
 
 
 async def test_a_frame_like_the_last_one_is_told_apart(seeing: LocalEngine) -> None:

@@ -161,6 +161,20 @@ def test_a_picture_call_teaches_nothing_about_other_steps(watch: Watch) -> None:
     assert watch.silent_for(1000) == 11
 
 
+def test_a_job_that_is_moved_to_another_cache_may_compute_as_long_as_one_that_has_not_started(watch: Watch) -> None:
+    watch.start(1, step_s=0.03)
+    watch.say(wire.Progress(1, anew=True))
+    assert watch.silent_for(1000, cpu=100) == 121
+
+
+def test_a_job_that_was_moved_to_another_cache_is_watched_as_before_once_it_goes_on(watch: Watch) -> None:
+    watch.start(1, step_s=0.03)
+    watch.say(wire.Progress(1, anew=True))
+    assert watch.silent_for(40, cpu=100) is None
+    watch.say(wire.Progress(1))
+    assert watch.silent_for(1000, cpu=100) == 11
+
+
 def test_time_in_which_the_agent_itself_did_not_run_does_not_count(watch: Watch) -> None:
     watch.start(1, step_s=0.03)
     for _ in range(5):

@@ -33,7 +33,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(wire.Failed, st.text()),
     st.builds(wire.Started, _counts, _counts, _counts, _counts),
     st.builds(wire.Similar, _counts, _counts),
-    st.builds(wire.Progress, _counts),
+    st.builds(wire.Progress, _counts, st.booleans()),
     st.builds(wire.Text, _counts, _counts, st.binary(min_size=1)),
     st.builds(wire.Done, _counts, st.sampled_from(["stop", "length"]), *[_counts] * 5, _seconds, _seconds),
     st.builds(wire.Refused, _counts, st.text(), st.text(), _counts),

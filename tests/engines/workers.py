@@ -18,7 +18,7 @@ def told():
 def answer(job):
     for message in (Started(job, 1, 0), Text(job, 1, b"x"), Done(job, "stop", 1, 1, 0)): say(message)
 """
-_READY = "say(Ready(100, provider, 0.0))\n"
+READY = "say(Ready(100, provider, 0.0))\n"
 WELL = """
 for message in told():
     if isinstance(message, Submit): answer(message.job)
@@ -28,10 +28,10 @@ for message in told():
 
 def worker(body: str) -> list[str]:
     """Make the command of a worker that is ready at once, and then does as told."""
-    return [sys.executable, "-c", _WORDS + _READY + body]
+    return [sys.executable, "-c", _WORDS + READY + body]
 
 
 def worker_on(*unready: str, **bodies: str) -> list[str]:
     """Make the command of a worker that does as told for its provider, and on those ``unready`` before it is ready."""
-    ready = f"if provider not in {unready!r}: {_READY}"
+    ready = f"if provider not in {unready!r}: {READY}"
     return [sys.executable, "-c", f"{_WORDS}{ready}exec({bodies!r}[provider])"]

@@ -1,6 +1,7 @@
 """``python -m agent.engines.worker FOLDER --slots N --max-tokens N [--threads N]``; started by `LocalEngine`.
 
-It runs on the processor, or on ``--provider NAME [--provider-library PACKAGE] [--provider-options JSON]``.
+It runs on the processor, or on ``--provider NAME [--provider-library PACKAGE] [--provider-options JSON]
+[--own-memory]``.
 """
 
 import argparse
@@ -40,9 +41,9 @@ def main() -> int:
         if read(arguments.folder).vision:
             os.nice(_NICE)  # before the library's threads are there, which would not follow
         options = json.loads(arguments.provider_options)
-        provider = Provider(arguments.provider, arguments.provider_library, options)
+        provider = Provider(arguments.provider, arguments.provider_library, options, arguments.own_memory)
         model = Model(arguments.folder, arguments.threads, provider)
-        pipe.send(wire.Ready(model.facts.context, model.provider, time.monotonic() - begun))
+        pipe.send(wire.Ready(model.facts.context, model.provider, time.monotonic() - begun, model.narrowed))
     except ModelError as error:
         print(repr(error.__cause__ or error), file=sys.stderr)  # noqa: T201  the parent logs it
         pipe.send(wire.Failed(str(error), isinstance(error, ProviderError) and error.lasting))
@@ -77,6 +78,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--provider", default="cpu")
     parser.add_argument("--provider-library")
     parser.add_argument("--provider-options", default="{}")
+    parser.add_argument("--own-memory", action="store_true")
     return parser.parse_args()
 
 

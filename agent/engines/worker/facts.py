@@ -27,7 +27,7 @@ class Facts:
     """A model, as far as the scheduler cares.
 
     Attributes:
-        context: its window in tokens, prompt and answer together.
+        context: its window in tokens, prompt and answer together; as much of it as the box's memory could ever hold.
         switch: how many of them its first rotary factors are for; None where the same ones are for the whole window.
         graph: the name of the file with the decoder's graph.
         end: the tokens that end an answer.

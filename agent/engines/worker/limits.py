@@ -35,9 +35,21 @@ def answer_tokens(prompt: int, asked: int | None, default: int, context: int, im
         raise JobError(
             Code.TOO_LARGE,
             f"the prompt has {prompt:,} tokens{pictures} and the answer may have {answer:,}: together "
-            f"{prompt + answer:,}, and the model's window is {context:,}{advice}",
+            f"{prompt + answer:,}, and the model's window here is {context:,}{advice}",
         )
     return answer
+
+
+def window(context: int, token_bytes: int, memory: int) -> int:
+    """Return how much of a model's window of ``context`` tokens could be held at the best of times.
+
+    Args:
+        context: the window of the model.
+        token_bytes: what a token takes in a cache, of the box's memory; 0 if nothing.
+        memory: all that there is beside the model's weights, in bytes.
+
+    """
+    return min(context, max((memory - RESERVE) // token_bytes, _STEP)) if token_bytes else context
 
 
 def capacity(need: int, context: int) -> int:

@@ -3,12 +3,14 @@
 import json
 import secrets
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnxruntime_genai as og  # type: ignore[import-untyped]
 
 from agent.contract.errors import Code, JobError
+from agent.engines.worker import limits
 from agent.engines.worker.crops import Crops
 from agent.engines.worker.facts import ModelError, read
 from agent.engines.worker.faults import NATIVE
@@ -17,6 +19,7 @@ from agent.engines.worker.rope import INPUT, steered
 from agent.engines.worker.sampling import Logits, Options
 from agent.engines.worker.vision import inputs, marked
 from agent.engines.worker.words import Words
+from agent.kernel_files import total_bytes
 
 # A conversation is encoded at once when it is shorter than this many characters, and otherwise tried by ever
 # longer beginnings: a megabyte of Chinese takes 4 s, in which nothing else runs, and its first part is enough
@@ -52,7 +55,9 @@ class Model:
 
     Attributes:
         provider: the name of what it runs on.
-        whole_prompts: see `Provider`; and so for `host_caches`.
+        narrowed: see `agent.engines.wire.Ready`.
+        whole_prompts: see `Provider`.
+        token_bytes: how much of the box's memory a token takes in a cache; 0 if that lies elsewhere, or nobody knows.
 
     Raises:
         ModelError: it cannot be loaded.
@@ -62,8 +67,9 @@ class Model:
     def __init__(self, folder: Path, threads: int | None, provider: Provider = Provider()) -> None:  # noqa: B008
         self.facts = read(folder)
         self.provider = provider.name
+        self.narrowed = False
         self.whole_prompts = provider.whole_prompts
-        self.host_caches = provider.host_caches
+        self.token_bytes = provider.token_bytes(self.facts)
         og.disable_telemetry_events()
         provider.prepare()
         try:
@@ -81,6 +87,10 @@ class Model:
             raise ModelError(
                 f"the model {folder.name} cannot be loaded{on}: see why in the box's log, or pull it again"
             ) from error
+        # What could never be held is told before anybody asks for it, and refused before all of it is tokenised.
+        weights = sum(file.stat().st_size for file in folder.glob("*.onnx*") if file.is_file())
+        fits = limits.window(self.facts.context, self.token_bytes, total_bytes() - weights)
+        self.facts = replace(self.facts, context=fits)
         self._adds_space = str(self._tokenizer.decode(self._tokenizer.encode("a"))).startswith(" ")
 
     def _options(self, threads: int | None) -> dict[str, object]:
@@ -99,7 +109,7 @@ class Model:
             return None
         graph = steered((folder / self.facts.graph).read_bytes(), self.facts.switch)
         if graph is None:
-            self.facts = self.facts.unsteered
+            self.facts, self.narrowed = self.facts.unsteered, True
         return graph
 
     def prompt(self, conversation: bytes, pictures: Sequence[int] = ()) -> list[int]:
@@ -143,7 +153,8 @@ class Model:
             if tokens > 2 * self.facts.context:
                 raise JobError(
                     Code.TOO_LARGE,
-                    f"the prompt has more than {tokens:,} tokens, and the model's window is {self.facts.context:,}",
+                    f"the prompt has more than {tokens:,} tokens, "
+                    f"and the model's window here is {self.facts.context:,}",
                 )
             end *= 4
         return [int(token) for token in self._tokenizer.encode(text)]

@@ -5,7 +5,6 @@ machine has not (Foundry-Local's issues 719 and 136). So each is looked for firs
 is the process for that, and its parent comes back with the next provider.
 """
 
-import ctypes
 import importlib
 import importlib.util
 from collections.abc import Mapping
@@ -13,15 +12,14 @@ from dataclasses import dataclass, field
 
 import onnxruntime_genai as og  # type: ignore[import-untyped]
 
-from agent.engines.worker.facts import ModelError
+from agent.engines.worker import nvidia
+from agent.engines.worker.facts import Facts, ModelError
 
 # Driven by NVIDIA's library, which onnxruntime-genai-cuda alone has.
 _NVIDIA = ("cuda", "NvTensorRtRtx")
 # Their models are compiled for a fixed number of tokens: a prompt is one call, and nothing in a cache is taken back.
 # All others that can be configured go on from where a cache ends (src/generators.cpp, SupportsContinuousDecoding).
 _WHOLE = ("QNN", "VitisAI")
-# They keep the KV caches in this process's own memory. (src/openvino/interface.cpp hands it on to the processor's.)
-_HOST = ("cpu", "OpenVINO")
 
 
 class ProviderError(ModelError):
@@ -40,22 +38,26 @@ class Provider:
         name: ``cpu``, or as the library's ``Config.append_provider`` takes it.
         library: import name of the package that has it as a plugin; None where it is built in.
         options: its own, over those that the model's folder names for it.
+        own_memory: whether it keeps KV caches in a memory of its own, a graphics card's, and not in the box's.
 
     """
 
     name: str = "cpu"
     library: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)
+    own_memory: bool = False
 
     @property
     def whole_prompts(self) -> bool:
         """Whether a prompt must be one call, the library choose each token, and no cache serve a second job."""
         return self.name in _WHOLE
 
-    @property
-    def host_caches(self) -> bool:
-        """Whether KV caches are in this process's own memory."""
-        return self.name in _HOST
+    def token_bytes(self, facts: Facts) -> int:
+        """Return how much of the box's memory one token of a model takes in a KV cache."""
+        if self.own_memory:
+            return 0
+        # Models for NVIDIA's compute with 16-bit floats.
+        return facts.kv_bytes // 2 if self.name in _NVIDIA else facts.kv_bytes
 
     def prepare(self) -> None:
         """Look whether it is there, and have the library know of its plugin.
@@ -65,7 +67,7 @@ class Provider:
 
         """
         if self.name in _NVIDIA:
-            _find_nvidia()
+            _find_nvidia(self.name, self.options.get("device_id", "0"))
         if self.library is not None:
             _register(self.library)
 
@@ -89,25 +91,21 @@ class Provider:
             config.set_provider_option(self.name, key, value)
 
 
-def _find_nvidia() -> None:
+def _find_nvidia(provider: str, device: str) -> None:
     if not og.is_cuda_available():
         raise ProviderError(
-            "onnxruntime-genai is installed in place of onnxruntime-genai-cuda: make a new environment with "
-            "`pip install 'edge-slm-agent[cuda]'`",
+            "onnxruntime-genai is installed in place of onnxruntime-genai-cuda: run `sudo scripts/install --extra "
+            "cuda`, or make a new virtual environment with that extra",
             lasting=True,
         )
     import onnxruntime  # type: ignore[import-untyped]  # noqa: PLC0415  17 MB, which the processor need not have
 
     onnxruntime.preload_dlls()  # CUDA's libraries where they came by pip, which no loader would find
-    count = ctypes.c_int()
-    try:
-        # The driver's own count: onnxruntime's list is of PCI devices, and a Jetson's GPU is none.
-        driver = ctypes.CDLL("libcuda.so.1")
-        found = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
-    except OSError:
-        raise ProviderError("NVIDIA's driver is not installed", lasting=False) from None
-    if not found:
-        raise ProviderError("NVIDIA's driver finds no device: see `nvidia-smi`", lasting=False)
+    # TensorRT makes its kernels on the device; to choose a token, the library uses its own of CUDA.
+    wheels = ("onnxruntime-gpu", "onnxruntime-genai-cuda") if provider == "cuda" else ("onnxruntime-genai-cuda",)
+    missing = nvidia.obstacle(int(device) if device.isdecimal() else 0, wheels)
+    if missing is not None:
+        raise ProviderError(missing.why, lasting=missing.lasting)
 
 
 def _register(library: str) -> None:

@@ -25,25 +25,30 @@ _TABLES = ["cos_cache", "sin_cache"]
 def steered(model: bytes, switch: int) -> bytes | None:
     """Return the model with `INPUT`; None if its graph has no choice of two tables such as the model builder makes.
 
+    None, too, if it cannot be read or written: of more than 2 GB, as with its weights inside, is no message.
+
     Args:
         model: an ONNX file's content. What lies in external data stays there.
         switch: the length up to which the shorter table is for.
 
     """
     # They take 13 MB, which the workers of other models need not have.
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # noqa: PLC0415
+    from google.protobuf.message import Error  # type: ignore[import-untyped]  # noqa: PLC0415
     from onnx import TensorProto, helper, load_model_from_string  # noqa: PLC0415
 
     try:
         proto = load_model_from_string(model)
-    except DecodeError:
+    except (Error, ValueError):
         return None  # the runtime says what is wrong with it
     choices = [node for node in proto.graph.node if node.op_type == "If" and [*node.output] == _TABLES]
     if len(choices) != 1 or not _rows(choices[0], "else_branch") == switch < _rows(choices[0], "then_branch"):
         return None
     choices[0].input[:] = [INPUT]
     proto.graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.BOOL, [1]))
-    return bytes(proto.SerializeToString())
+    try:
+        return bytes(proto.SerializeToString())
+    except (Error, ValueError):
+        return None
 
 
 def _rows(choice: "NodeProto", branch: str) -> int:

@@ -67,8 +67,7 @@ class Scheduler:
         self._send = send
         self._clock = clock
         self._available = available
-        # Of a cache. It may be in a memory that nobody here can measure.
-        self._token_bytes = model.facts.kv_bytes if model.host_caches else 0
+        self._token_bytes = model.token_bytes
         self._free = [Slot() for _ in range(slots)]
         self._waiting: deque[wire.Submit] = deque()
         self._running: list[Task] = []
@@ -92,6 +91,11 @@ class Scheduler:
         """The size of all caches, in bytes; what is in a device's own memory counts nothing here."""
         slots = [*self._free, *(task.slot for task in self._running)]
         return sum(slot.capacity for slot in slots) * self._token_bytes
+
+    @property
+    def _idle(self) -> list[Slot]:
+        """The free slots with a cache, the one that was longest unused first."""
+        return sorted((slot for slot in self._free if slot.cache), key=lambda slot: slot.used)
 
     def take(self, message: wire.Message) -> None:
         """Take in what the parent says. None of it computes anything."""
@@ -131,6 +135,7 @@ class Scheduler:
         begun = self._clock()
         try:
             if task.outgrows(self._model.facts.switch):
+                self._send(wire.Progress(task.job, anew=True))
                 task.begin_anew()
                 self._renew(task.slot, task.slot.capacity, self._model.cache, long=True)
             if task.remaining:
@@ -257,9 +262,16 @@ class Scheduler:
         return task
 
     def _renew(self, slot: Slot, capacity: int, make: Callable[..., "Cache"], *, long: bool) -> None:
-        """Give a slot an empty cache."""
+        """Give a slot an empty cache. Where only the library sees what is free, idle ones make way when it fails."""
         self._drop(slot)
-        slot.cache = make(capacity, long=long)
+        idle = self._idle
+        while slot.cache is None:
+            try:
+                slot.cache = make(capacity, long=long)
+            except NATIVE:
+                if not idle:
+                    raise
+                self._drop(idle.pop(0))
         slot.capacity, slot.long = capacity, long
 
     def _room(self, need: int, image: int = 0) -> int:
@@ -275,11 +287,11 @@ class Scheduler:
         """
         facts = self._model.facts
         # Nothing will follow in a cache that cannot be rewound, and no longer prompt where other rotary factors begin.
-        end = facts.context if facts.switch is None or facts.long(need) else facts.switch
+        end = facts.context if facts.switch is None or facts.long(need) else min(facts.switch, facts.context)
         roomy = need if facts.vision or self._model.whole_prompts else limits.capacity(need, end)
         if not self._token_bytes and not image:
             return roomy
-        idle = sorted((slot for slot in self._free if slot.cache), key=lambda slot: slot.used)
+        idle = self._idle
         while True:
             available = self._available()
             for capacity in (roomy, need):
@@ -308,8 +320,12 @@ class Scheduler:
     def _fail(self, job: int, error: Exception) -> None:
         """End a job on which the library failed, or the worker, if the library would fail on every other job too."""
         told = translated(error)
+        error.__traceback__ = None  # its frames have the cache of the job
         if not self._model.works():
-            raise DeviceLost from error
+            for slot in self._idle:  # which may have left no room on the device for the trial
+                self._drop(slot)
+            if not self._model.works():
+                raise DeviceLost from error
         self._refuse(job, told)
 
     def _refuse(self, job: int, error: JobError) -> None:
