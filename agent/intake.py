@@ -66,6 +66,7 @@ class Intake:
         self._counters = counters
         self._new_id = new_id
         self._leave = leave
+        self._left: set[str] = set()
         self._unread: deque[Delivery] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -175,7 +176,8 @@ class Intake:
         The session still has the pool's subscription, and the broker gives what it gave us to nobody else.
         """
         route = self._topics.read_any(topic)
-        if route is not None and route.pool is not None:
+        if route is not None and route.pool is not None and route.pool not in self._left:
+            self._left.add(route.pool)
             _log.info("pool.left", pool=route.pool)
             self._leave(self._topics.shared(route.pool))
         return route

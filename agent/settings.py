@@ -96,7 +96,7 @@ class Engine(_Section):
     vision_slots: Annotated[int, Field(ge=1, le=64)] = Field(
         default=1, description="Jobs that the vision model runs at the same time."
     )
-    threads: Annotated[int, Field(ge=1)] | None = Field(
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(
         default=None,
         description="Threads of one inference step; by default one for each real core of the fastest kind.",
     )
@@ -341,7 +341,9 @@ class Settings(BaseSettings):
     pydantic-settings would pass over variables that it does not know.
     """
 
-    model_config = SettingsConfigDict(extra="forbid", frozen=True, env_prefix="EDGE_SLM__", env_nested_delimiter="__")
+    model_config = SettingsConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, env_prefix="EDGE_SLM__", env_nested_delimiter="__"
+    )
 
     device: Device = Field(default_factory=Device)
     pool: Identifier | None = Field(
@@ -369,8 +371,10 @@ class Settings(BaseSettings):
     streaming: Streaming = Field(default_factory=Streaming)
     spool: Spool = Field(default_factory=Spool)
     log: Log = Field(default_factory=Log)
-    metrics_s: Seconds = Field(default=5, description="Seconds between two metrics messages.")
-    drain_s: Seconds = Field(default=20, description="How long running jobs may take to finish at shutdown.")
+    metrics_s: Annotated[float, Field(ge=0.1)] = Field(default=5, description="Seconds between two metrics messages.")
+    drain_s: Annotated[float, Field(gt=0, le=3600)] = Field(
+        default=20, description="How long running jobs may take to finish at shutdown."
+    )
 
     @field_validator("pool")
     @classmethod

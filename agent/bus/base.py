@@ -21,11 +21,13 @@ class Subscription(NamedTuple):
 
     Attributes:
         retained: whether what was published before, and retained, is wanted too. MQTT 3.1.1 sends it in any case.
+        optional: whether the session does without it where the broker refuses it.
 
     """
 
     filter: str
     retained: bool = False
+    optional: bool = False
 
 
 class Shorten(Protocol):

@@ -82,7 +82,7 @@ class Connection:
         self._out = Watermarks(_OUT_HIGH, _OUT_LOW)
         self._opened: asyncio.Future[None] = loop.create_future()
         self._connack: asyncio.Future[Connack | ConnectFailed] = loop.create_future()
-        self._suback: asyncio.Future[list[bool]] = loop.create_future()
+        self._subacks: dict[int, asyncio.Future[list[bool]]] = {}
         self._network = Network(
             settings,
             version,
@@ -140,13 +140,16 @@ class Connection:
             ConnectFailed: it did not answer.
 
         """
-        self._network.subscribe(subscriptions)
-        await self.first(self._suback, timeout_s=_SUBACK_WAIT_S)
-        if not self._suback.done():
+        answer: asyncio.Future[list[bool]] = asyncio.get_running_loop().create_future()
+        mid = self._network.subscribe(subscriptions)
+        if mid is not None:
+            self._subacks[mid] = answer
+        await self.first(answer, timeout_s=_SUBACK_WAIT_S)
+        if not answer.done():
             raise ConnectFailed(
                 self.closed.result().reason if self.closed.done() else "the broker did not answer SUBSCRIBE"
             )
-        answers = zip(subscriptions, self._suback.result(), strict=False)
+        answers = zip(subscriptions, answer.result(), strict=False)
         names = ", ".join(each.filter for each, is_refused in answers if is_refused)
         if names:
             raise SubscriptionRefused(f"the broker refuses the subscription to {names}: allow it in the broker's ACL")
@@ -227,10 +230,10 @@ class Connection:
         if not self._connack.done():  # a broker that answers twice is no reason to fail
             self._connack.set_result(answer)
 
-    def subscribed(self, refused: list[bool]) -> None:
+    def subscribed(self, mid: int, refused: list[bool]) -> None:
         """See `Events`."""
-        if not self._suback.done():
-            self._suback.set_result(refused)
+        if mid in self._subacks:  # a broker that answers twice is no reason to fail
+            self._subacks.pop(mid).set_result(refused)
 
     def received(self, message: Inbound | None, mid: int, weight: int, retained: bool) -> None:
         """See `Events`."""

@@ -58,8 +58,8 @@ class Events(Protocol):
     def answered(self, answer: Connack | ConnectFailed) -> None:
         """Take the CONNACK."""
 
-    def subscribed(self, refused: list[bool]) -> None:
-        """Take the SUBACK: for each filter, whether it was refused."""
+    def subscribed(self, mid: int, refused: list[bool]) -> None:
+        """Take the SUBACK of a SUBSCRIBE: for each filter, whether it was refused."""
 
     def received(self, message: Inbound | None, mid: int, weight: int, retained: bool) -> None:
         """Take a message, None if it could not be read; ``mid`` is 0 at QoS 0."""

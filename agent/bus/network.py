@@ -86,15 +86,16 @@ class Network:
         """Connect, in the thread."""
         self._thread.start()
 
-    def subscribe(self, subscriptions: Sequence[Subscription]) -> None:
-        """Subscribe at QoS 1."""
+    def subscribe(self, subscriptions: Sequence[Subscription]) -> int | None:
+        """Subscribe at QoS 1; return the packet identifier of SUBSCRIBE, None if it was not taken."""
         client = self._client
         if client is None:
-            return
+            return None
         if self._version == "5":
-            client.subscribe([(each.filter, _options(each)) for each in subscriptions])
+            _, mid = client.subscribe([(each.filter, _options(each)) for each in subscriptions])
         else:
-            client.subscribe([(each.filter, 1) for each in subscriptions])
+            _, mid = client.subscribe([(each.filter, 1) for each in subscriptions])
+        return mid
 
     def unsubscribe(self, filters: Sequence[str]) -> None:
         """End subscriptions; nobody waits for the broker's answer."""
@@ -252,9 +253,9 @@ class Network:
         self._post(partial(self._events.answered, answer))
 
     def _on_subscribe(
-        self, _client: Client, _data: object, _mid: int, codes: list[ReasonCode], _properties: Properties | None
+        self, _client: Client, _data: object, mid: int, codes: list[ReasonCode], _properties: Properties | None
     ) -> None:
-        self._post(partial(self._events.subscribed, [code.is_failure for code in codes]))
+        self._post(partial(self._events.subscribed, mid, [code.is_failure for code in codes]))
 
     def _on_message(self, client: Client, _data: object, message: MQTTMessage) -> None:
         self._take(cast("ForgivingClient", client), message, readable=True)

@@ -22,6 +22,9 @@ from agent.settings import Mqtt
 # How long a connection is kept that lets us answer but not be asked: for 32 finals at a time and a slow link. Each end
 # of it is a new try at the subscription.
 _ANSWERING_S = 10.0
+# A link that is cut looks as a broker does that ends the connection upon a filter it does not allow. Twice in a row is
+# hardly chance, and thrice would be too often: finals that were under way each time would be taken for too large.
+_CUT_UPON_OPTIONAL = 2
 # Of the goodbye, at shutdown: a round trip and a broker's commit. If it does not arrive, the will says the same.
 _GOODBYE_S = 2.0
 
@@ -34,7 +37,8 @@ class MqttBus:
     Args:
         settings: the broker and how to speak with it.
         topics: this node's, for where to say ``online``.
-        subscriptions: what to subscribe to.
+        subscriptions: what to subscribe to. Those that are optional are asked for once the others are there, and where
+            the broker ends the connection upon them not any more.
         receive: called on the event loop for each message, before the next; must not block. An exception is a
             defect and ends `run`.
         on_connected: called on the event loop each time the session is online.
@@ -61,7 +65,10 @@ class MqttBus:
         self.stats = Stats()
         self._settings = settings
         self._topics = topics
-        self._subscriptions = subscriptions
+        self._subscriptions = [each for each in subscriptions if not each.optional]
+        self._optional = [each for each in subscriptions if each.optional]
+        self._cut_upon_optional = 0
+        self._refusal_told = False
         self._receive = receive
         self._on_connected = on_connected
         self._on_new_session = on_new_session
@@ -182,6 +189,8 @@ class MqttBus:
             if not self._closing.is_set():
                 self._go_online(session_present=connack.session_present)
             since = asyncio.get_running_loop().time()
+            if self._optional:
+                await self._ask_for_optional(connection)
             end = await asyncio.shield(connection.closed)
             if self._outflow.close(end):
                 self._patience.learnt()
@@ -191,6 +200,29 @@ class MqttBus:
             self._outflow.close(None)
             self._connection = None
             await connection.end()
+
+    async def _ask_for_optional(self, connection: Connection) -> None:
+        """Subscribe to what the session does without; in a packet of its own, which nothing else depends on."""
+        try:
+            await connection.subscribe(self._optional)
+        except SubscriptionRefused as refusal:
+            reason = refusal.reason
+        except ConnectFailed:
+            if not connection.closed.done() or self._closing.is_set():
+                return  # slow, or our own doing
+            if connection.closed.result().cause == "lost":
+                self._cut_upon_optional += 1
+            if self._cut_upon_optional < _CUT_UPON_OPTIONAL:
+                return
+            names = ", ".join(each.filter for each in self._optional)
+            reason = f"the broker ends the connection upon the subscription to {names}: allow it in the broker's ACL"
+            self._optional = []
+        else:
+            self._cut_upon_optional = 0
+            return
+        if not self._refusal_told:
+            _log.warning("mqtt.subscription_refused", reason=f"{reason}, and restart; until then the box does without")
+            self._refusal_told = True
 
     async def _answer(self, connection: Connection) -> None:
         """Let out what is owed: a box that cannot be asked can still answer what it was asked before."""

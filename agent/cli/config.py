@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from agent.layers import ConfigError, Explanation, Loaded, explain, load, show
 from agent.layers.checking import Finding, Report
 from agent.layers.checking import check as check_fleet
 from agent.layers.schema import schema
-from agent.remote import held
+from agent.remote import in_force
 
 
 def render(args: argparse.Namespace) -> int:
@@ -56,10 +57,11 @@ def editors(_: argparse.Namespace) -> int:
 
 
 def _in_force(args: argparse.Namespace) -> Loaded:
-    """Load all layers, with what was sent from afar where this user can read that."""
-    own = load(args.config, args.set)
-    remote = held(own.settings)
-    return load(args.config, args.set, remote=remote) if remote else own
+    """Load all layers as the box would start with them; say where it would leave out what was sent from afar."""
+    loaded, left_out = in_force(partial(load, args.config, args.set))
+    if left_out is not None:
+        print(f"edge-slm: {left_out}", file=sys.stderr)
+    return loaded
 
 
 def _alone(files: Sequence[Path], overrides: Sequence[str]) -> Report:

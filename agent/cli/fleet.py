@@ -9,8 +9,7 @@ from dataclasses import asdict
 
 from agent.client import host_and_port
 from agent.errors import UsageError
-from agent.fleet import Result, Standing, Target, Watch, changed, chosen, roll_out
-from agent.layers import load
+from agent.fleet import NOTHING, Result, Standing, Target, Watch, changed, chosen, operators, roll_out
 from agent.settings import Mqtt
 
 # So much of a hash tells two changes apart at a glance.
@@ -32,13 +31,20 @@ def push(args: argparse.Namespace) -> int:
     tell = _tell_json if args.json else _tell
     results = asyncio.run(_pushed(_mqtt(args), targets, payload, args.wait, tell))
     harmed = [each.device for each in results if each.harmed]
-    if not harmed:
+    unseen = [each.device for each in results if each.state == "never_seen"]
+    if harmed:
+        complaint = (
+            f"{' and '.join(harmed)} did not take it, and no more devices are sent it: mend the change and push it "
+            "again, or push what they had before (--clear for their own files alone)"
+        )
+    elif unseen:
+        complaint = (
+            f"this broker has never seen {' and '.join(unseen)}, so nothing was sent there: start what is not started, "
+            "and push it again"
+        )
+    else:
         return 0
-    print(
-        f"edge-slm: {' and '.join(harmed)} did not take it, and no more devices are sent it: mend the change and push "
-        "it again, or push what they had before (--clear for their own files alone)",
-        file=sys.stderr,
-    )
+    print(f"edge-slm: {complaint}", file=sys.stderr)
     return 1
 
 
@@ -55,7 +61,7 @@ def _payload(args: argparse.Namespace) -> bytes:
     if given.count(True) != 1:
         raise UsageError("say once what to change: --file FILE, --set KEY=VALUE, or --clear to take back what was sent")
     if args.file is None:
-        return changed(args.set) if args.set else b""
+        return changed(args.set) if args.set else NOTHING
     try:
         payload: bytes = args.file.read_bytes()
     except OSError as error:
@@ -75,7 +81,7 @@ def _mqtt(args: argparse.Namespace) -> Mqtt:
     if args.broker is not None:
         host, port = host_and_port(args.broker)
         overrides = [f"mqtt.host={json.dumps(host)}", f"mqtt.port={port}"]
-    return load([args.fleet / "base.yaml", *args.config], overrides).settings.mqtt
+    return operators(args.fleet, args.config, overrides)
 
 
 def _tell(result: Result) -> None:

@@ -56,6 +56,7 @@ class Link:
         filters: what it subscribes to.
         take: called on the event loop for each message, with its topic and payload.
         lost: called there when the connection is over.
+        qos: of the subscriptions, 0 or 1.
 
     Attributes:
         version: the MQTT version that it speaks with the broker.
@@ -71,12 +72,13 @@ class Link:
         *,
         take: Callable[[str, bytes], None],
         lost: Callable[[], None] = lambda: None,
+        qos: int = 1,
     ) -> None:
         self.version = "5" if mqtt.protocol == "auto" else mqtt.protocol
         self._mqtt = mqtt
         self._where = f"{mqtt.host}:{mqtt.port}"
         self._who = who
-        self._filters = filters
+        self._filters, self._qos = filters, qos
         self._take = take
         self._tell_lost = lost
         # What was published, by packet identifier; the result is the broker's reason to refuse it, if it does.
@@ -217,7 +219,7 @@ class Link:
         if reason.is_failure:
             self._loop.call_soon_threadsafe(self._settle, self._refusal(reason))
         else:
-            client.subscribe([(each, 1) for each in self._filters])
+            client.subscribe([(each, self._qos) for each in self._filters])
 
     def _on_subscribe(self, _c: object, _d: object, _m: int, reasons: list[ReasonCode], _p: Properties | None) -> None:
         refusal = None

@@ -10,7 +10,7 @@ from agent.fleet.targets import Target
 from agent.fleet.watch import Watch
 from agent.remote import digest
 
-Ending: TypeAlias = Literal["applied", "refused", "rolled_back", "offline", "silent", "not_sent"]
+Ending: TypeAlias = Literal["applied", "refused", "rolled_back", "offline", "silent", "not_sent", "never_seen"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,8 @@ class Result:
 
     Attributes:
         state: as the box reported it; or ``offline``: it has it to come, ``silent``: it did not answer in time,
-            ``not_sent``: another box had not taken it.
+            ``not_sent``: another box had not taken it, ``never_seen``: this broker knows nothing of it, so it was not
+            sent either.
         seconds: from the publish to the report.
         report: the box's own.
 
@@ -42,12 +43,12 @@ async def roll_out(
     """Send a change to boxes: to one that is online first, and once that one runs with it to the others.
 
     After the first box that does not take it, it is sent to no other. Boxes that are offline are sent it last, and not
-    waited for.
+    waited for. A box that has never said how it is may be online for all that is known, and is not sent it at all.
 
     Args:
         watch: entered, and `Watch.remembered`.
         targets: the boxes.
-        payload: the layer; empty to take one away.
+        payload: the layer; `NOTHING` to take one away.
         wait_s: how long a box may take to answer, in seconds.
         tell: called with each result as it is known.
 
@@ -56,9 +57,9 @@ async def roll_out(
 
     """
     rollout = _Rollout(watch, payload, wait_s, tell)
-    online, offline = list[Target](), list[Target]()
-    for each in targets:
-        (online if watch.standing(each).status == "online" else offline).append(each)
+    status = {each: watch.standing(each).status for each in targets}
+    online = [each for each in targets if status[each] == "online"]
+    offline = [each for each in targets if status[each] not in ("online", "")]
     if not online:
         raise ClientError(
             "none of these devices is online, so there is none to try the change on, and nothing was sent: "
@@ -68,6 +69,9 @@ async def roll_out(
         await rollout.send(some)
         await rollout.finish()
     await rollout.send(offline, awaited=False)
+    for each in targets:
+        if not status[each]:
+            rollout.end(each, "never_seen")
     return rollout.results
 
 
@@ -86,14 +90,14 @@ class _Rollout:
         for target in targets:
             self._look()
             if any(result.harmed for result in self.results):
-                self._end(target, "not_sent")
+                self.end(target, "not_sent")
                 continue
             sent_at = self._clock()
             await self._watch.tell(target, self._payload)
             if awaited:
                 self._sent[target] = sent_at
             else:
-                self._end(target, "offline")
+                self.end(target, "offline")
 
     async def finish(self) -> None:
         """Wait for the answers of all that were sent to."""
@@ -101,7 +105,7 @@ class _Rollout:
             until = min(self._sent.values()) + self._wait_s
             if not await self._watch.news(until):
                 for target in [each for each, sent_at in self._sent.items() if self._clock() >= sent_at + self._wait_s]:
-                    self._end(target, "silent")
+                    self.end(target, "silent")
             self._look()
 
     def _look(self) -> None:
@@ -109,9 +113,10 @@ class _Rollout:
         for target in [*self._sent]:
             report = self._watch.standing(target).report
             if report.get("hash") == self._hash:
-                self._end(target, report["state"], report)
+                self.end(target, report["state"], report)
 
-    def _end(self, target: Target, state: Ending, report: dict[str, Any] | None = None) -> None:
+    def end(self, target: Target, state: Ending, report: dict[str, Any] | None = None) -> None:
+        """Take note of what became of a box, and tell it."""
         sent_at = self._sent.pop(target, None)
         seconds = None if sent_at is None or report is None else round(self._clock() - sent_at, 3)
         self.results.append(Result(target.id, state, seconds, report or {}))

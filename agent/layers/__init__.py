@@ -49,7 +49,7 @@ def load(
     above = [*read_environment(os.environ if environ is None else environ), *map(read_override, overrides)]
     device = together(above).get("device", {}).get("id") or Device().id
     below = [layer for file in files for layer in fleet.files(file, device)]
-    return merge([*below, *([read_text(*remote)] if remote else ()), *above])
+    return merge([*below, *([read_text(*remote, sent=True)] if remote else ()), *above])
 
 
 def said(name: str, text: str | bytes) -> Mapping[str, Origin]:
@@ -59,7 +59,7 @@ def said(name: str, text: str | bytes) -> Mapping[str, Origin]:
         ConfigError: it cannot be read, or has keys that there are not.
 
     """
-    layer = read_text(name, text)
+    layer = read_text(name, text, sent=True)
     if layer.problems:
         raise ConfigError(layer.problems)
     return {dotted(path): layer.origins[path] for path, _ in leaves(layer.tree)}

@@ -73,11 +73,16 @@ def _found(layer: Layer, path: Path) -> tuple[object, Origin] | None:
     value: object = layer.tree
     for depth, name in enumerate(path):
         if not isinstance(value, dict):
-            return value, layer.origins[path[:depth]]
+            return value, _origin(layer, path[:depth])
         if name not in value:
             return None
         value = value[name]
-    return value, layer.origins[path]
+    return value, _origin(layer, path)
+
+
+def _origin(layer: Layer, path: Path) -> Origin:
+    """Return where a key was said, or the first of those below it: a variable says nothing of the sections around."""
+    return next(origin for known, origin in layer.origins.items() if known[: len(path)] == path)
 
 
 def _unknown(pattern: Path) -> str:

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from agent import keys
-from agent.keys import Path, dotted
-from agent.layers.reading import ConfigError, Layer, Problem, Tree
+from agent.keys import Path
+from agent.layers.reading import MOST_PROBLEMS, ConfigError, Layer, Problem, Tree, name_of, shown
 from agent.settings import Settings
 
 
@@ -33,7 +33,7 @@ def merge(layers: Sequence[Layer]) -> Loaded:
     try:
         settings = Settings(**together(layers))
     except ValidationError as invalid:
-        problems += [_complaint(error, layers) for error in invalid.errors(include_url=False)]
+        problems += [_complaint(error, layers) for error in invalid.errors(include_url=False)[:MOST_PROBLEMS]]
     if problems:
         raise ConfigError(problems)
     return Loaded(settings, tuple(layers))
@@ -77,8 +77,8 @@ def _complaint(error: ErrorDetails, layers: Sequence[Layer]) -> Problem:
     parts = (path[:n] for n in range(len(path), 0, -1))
     origins = (layer.origins.get(part) for part in parts for layer in reversed(layers))
     kind, value = keys.at(path), error["input"]
-    given = f", not `{value}`" if isinstance(value, str) and not (kind and kind.secret) else ""
+    given = f", not `{shown(value)}`" if isinstance(value, str) and not (kind and kind.secret) else ""
     # pydantic's "Input should be a valid integer, unable to parse string as an integer" and the like.
     expected = re.sub(r"^(Value error,|Value|Input|String) |, unable to parse.*", "", error["msg"])
-    message = f"`{dotted(path)}`{'' if expected.startswith('should') else ':'} {expected}{given}"
-    return Problem(message, next(filter(None, origins), None), dotted(path))
+    message = f"`{name_of(path)}`{'' if expected.startswith('should') else ':'} {expected}{given}"
+    return Problem(message, next(filter(None, origins), None), name_of(path))

@@ -32,6 +32,11 @@ _LEVEL = Settings.model_config["env_nested_delimiter"] or "__"
 # The deepest key, cloud.budget.box.day.requests, has five. libyaml takes 12 s to say that 65,536 brackets are wrong,
 # and PyYAML, which nests its calls as they are nested, does not survive as many.
 _DEEPEST = 32
+# To look for the name that was meant takes a millisecond: 64 KiB of unknown keys took 6 s. Whoever has made more
+# mistakes than these mends them first.
+MOST_PROBLEMS = 20
+# Of what is told of a text that is wrong. The longest key that there is, with a camera's name of 64 characters, has 85.
+_MOST_SHOWN = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +111,9 @@ def unreadable(path: pathlib.Path, error: OSError) -> Layer:
     return Layer(problems=(Problem(f"cannot be read ({error.strerror}); check its name and owner", Origin(str(path))),))
 
 
-def read_text(name: str, text: str | bytes) -> Layer:
-    """Read YAML or JSON of which people know under this name."""
-    reader = _Reader(name, lined=True)
+def read_text(name: str, text: str | bytes, *, sent: bool = False) -> Layer:
+    """Read YAML or JSON of which people know under this name; ``sent`` if it came from afar."""
+    reader = _Reader(name, lined=True, sent=sent)
     with reader.noting_problems():
         node = reader.composed(text)
         if isinstance(node, MappingNode):
@@ -156,14 +161,17 @@ class _ProblemError(Exception):
 
     def __init__(self, message: str, origin: Origin, path: Path = ()) -> None:
         super().__init__(message)
-        self.problem = Problem(message, origin, dotted(path) or None)
+        self.problem = Problem(message, origin, name_of(path) or None)
 
 
 class _Reader:
-    """Turns one source's nodes into its layer; ``private`` if it may hold secrets, ``lined`` if its lines matter."""
+    """Turns one source's nodes into its layer.
 
-    def __init__(self, name: str, *, lined: bool = False, private: bool = False) -> None:
-        self._name, self._lined, self._private = name, lined, private
+    ``private`` if it may hold secrets, ``lined`` if its lines matter, ``sent`` if it came from afar.
+    """
+
+    def __init__(self, name: str, *, lined: bool = False, private: bool = False, sent: bool = False) -> None:
+        self._name, self._lined, self._private, self._sent = name, lined, private, sent
         self._origins: dict[Path, Origin] = {}
         self._problems: list[Problem] = []
 
@@ -183,21 +191,26 @@ class _Reader:
     def composed(self, text: str | bytes) -> Node:
         """Parse YAML as far as its nodes, which know their lines."""
         try:
-            self._refuse_depth(text)
+            self._refuse_bombs(text)
             # An empty document has no node, and means null.
             node: Node = yaml.compose(text, Loader=_Loader) or ScalarNode("tag:yaml.org,2002:null", "")
         except (yaml.YAMLError, UnicodeError) as error:  # half an emoji, in JSON or in a variable, is no text
             if (plain := _plain_json(text)) is not None:
                 return self.composed(plain)
             mark, what = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-            raise _ProblemError(f"not YAML: {what or ' '.join(str(error).split())}", self.at(mark)) from error
+            raise _ProblemError(f"not YAML: {shown(what or ' '.join(str(error).split()))}", self.at(mark)) from error
         return node
 
-    def _refuse_depth(self, text: str | bytes) -> None:
+    def _refuse_bombs(self, text: str | bytes) -> None:
         depth = 0
         event: Any  # its marks are libyaml's, or PyYAML's own
         for event in yaml.parse(text, Loader=_Loader):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            alias = isinstance(event, yaml.AliasEvent)
+            if alias and self._sent:  # 60 KB of them stand for 45 MB
+                raise _ProblemError(
+                    "an alias such as `*name` is not taken from afar: write it out", self.at(event.start_mark)
+                )
             if depth > _DEEPEST:
                 raise _ProblemError("is nested deeper than any key is", self.at(event.start_mark))
 
@@ -218,18 +231,20 @@ class _Reader:
                     raise _ProblemError(_no_place_for(path), origin, path)
                 return node.value
         shape = {"keys": "keys with values", "list": "a list", "value": "a single value"}[kind.shape]
-        raise _ProblemError(f"`{dotted(path)}` should be {shape}", origin, path)
+        raise _ProblemError(f"`{name_of(path)}` should be {shape}", origin, path)
 
     def mapping(self, node: MappingNode, above: Path) -> Tree:
         tree: Tree = {}
         lines: dict[str, int] = {}
         for key, value in node.value:
+            if len(self._problems) >= MOST_PROBLEMS:
+                break
             origin = self.at(key.start_mark)
             name = key.value if isinstance(key, ScalarNode) else "?"
             path = (*above, name)
             with self.noting_problems():
                 if name in lines:
-                    raise _ProblemError(f"`{dotted(path)}` is already set in line {lines[name]}", origin, path)
+                    raise _ProblemError(f"`{name_of(path)}` is already set in line {lines[name]}", origin, path)
                 lines[name] = key.start_mark.line + 1
                 tree[name] = self.value(value, _known(path, origin), path, origin)
         return tree
@@ -248,6 +263,16 @@ def _plain_json(text: str | bytes) -> str | None:
     return None if plain == text else plain
 
 
+def name_of(path: Path) -> str:
+    """Return a key as it is told of."""
+    return shown(dotted(path))
+
+
+def shown(text: str) -> str:
+    """Return as much of a text as a sentence about it has room for: some are 64 KiB, and a sentence may be sent on."""
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
+
+
 def _is_null(node: Node) -> bool:
     """Whether a node is null, as written without quotes."""
     return isinstance(node, ScalarNode) and node.tag.endswith(":null") and not node.style
@@ -257,8 +282,8 @@ def _known(path: Path, origin: Origin) -> Kind:
     kind = keys.at(path)
     if kind is None:
         near = keys.nearest(path)
-        hint = f"; did you mean `{near}`?" if near else ""
-        raise _ProblemError(f"unknown key `{dotted(path)}`{hint}", origin, path)
+        hint = f"; did you mean `{shown(near)}`?" if near else ""
+        raise _ProblemError(f"unknown key `{name_of(path)}`{hint}", origin, path)
     return kind
 
 

@@ -5,7 +5,8 @@ while it holds, so a box that starts without a broker starts with it.
 """
 
 from agent.remote.allowed import objections
+from agent.remote.force import in_force
 from agent.remote.layer import MOST_BYTES, Verdict, digest, laid_over
-from agent.remote.trying import Remote, held
+from agent.remote.trying import Remote
 
-__all__ = ["MOST_BYTES", "Remote", "Verdict", "digest", "held", "laid_over", "objections"]
+__all__ = ["MOST_BYTES", "Remote", "Verdict", "digest", "in_force", "laid_over", "objections"]

@@ -54,7 +54,6 @@ _ALLOWED: Mapping[str, _Rule | None] = {
     "models.vision": _model,
     "placement": _local,
     "queue": None,
-    "saturation": None,
     "streaming": None,
 }
 
@@ -71,6 +70,8 @@ _RESERVED: Mapping[str, str] = {
     # The jobs that a former member was given would still come to it, and wait for it at the broker.
     "pool": "whose work the box shares",
     "remote_config": "whether it can be set from afar",
+    # A mark of 0 °C would send every job to the cloud.
+    "saturation": "from when on jobs go elsewhere",
     "sources": "what the box listens to",
     "spool": "what is kept on its disk, and for how long,",
     "state_dir": "where its files are",

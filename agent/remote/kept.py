@@ -21,13 +21,13 @@ class Failure:
 
     Attributes:
         hash: as in `Verdict`.
-        version: of the agent that tried it; another one may do better.
+        circumstances: in which it was tried, see `agent.remote.force.circumstances`; it may do better in others.
         detail: one sentence that says why.
 
     """
 
     hash: str
-    version: str
+    circumstances: str
     detail: str
 
 
@@ -36,7 +36,7 @@ class Kept:
 
     Args:
         folder: theirs alone.
-        version: the agent's.
+        circumstances: in which layers are tried; they change with the box's own files.
 
     Attributes:
         good: the layer that holds; empty if there is none.
@@ -47,13 +47,21 @@ class Kept:
 
     """
 
-    def __init__(self, folder: Path, version: str) -> None:
+    def __init__(self, folder: Path, circumstances: str) -> None:
         self._good, self._trial, self._failed = (folder / name for name in ("good", "trial", "failed"))
-        self._version = version
+        self.circumstances = circumstances
         self.good = _read(self._good)
         self.failure = self._read_failure()
+
+    def recover(self) -> None:
+        """Take note of a trial in which the agent ended, before the first one of this process."""
         if self._trial.exists():
             self.fail(_read(self._trial), _DIED)
+
+    def failed(self, known: str) -> str | None:
+        """Return why the layer of this hash failed its trial, if it is the last that did; None if it may be tried."""
+        last = self.failure
+        return last.detail if last and (last.hash, last.circumstances) == (known, self.circumstances) else None
 
     def begin(self, layer: bytes) -> None:
         """Mark that the trial of a layer begins; raises OSError."""
@@ -62,13 +70,17 @@ class Kept:
     def hold(self, layer: bytes) -> None:
         """End the trial of a layer that is good: it takes the place of the last one; raises OSError."""
         self.good, self.failure = layer, None
-        self._trial.replace(self._good)
-        self._failed.unlink(missing_ok=True)
-        _sync(self._good.parent)
+        try:
+            self._trial.replace(self._good)
+            self._failed.unlink(missing_ok=True)
+            _sync(self._good.parent)
+        except OSError:
+            self.withdraw()  # a mark that stays would say at the next start that the layer failed
+            raise
 
     def fail(self, layer: bytes, detail: str) -> None:
         """End the trial of a layer that is not good. Where the disk takes nothing, its mark stays and says as much."""
-        self.failure = Failure(digest(layer), self._version, detail)
+        self.failure = Failure(digest(layer), self.circumstances, detail)
         with suppress(OSError):
             _write(self._failed, json.dumps(asdict(self.failure)).encode())
             self._trial.unlink()

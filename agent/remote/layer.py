@@ -1,6 +1,7 @@
 """A layer from afar: laid over the box's own configuration, and what is answered about it."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
@@ -11,8 +12,10 @@ from agent.remote.allowed import objections
 
 # All the keys that can be set, with prompts for a hundred cameras, are 20 KB.
 MOST_BYTES = 64 << 10
-# Of what is wrong; whoever has made more mistakes mends these first.
+# Of what is wrong, and of a sentence that says so, in characters: what was sent is in it, and an answer that is larger
+# than the broker takes reaches nobody.
 _MOST_REFUSED = 20
+_LONGEST = 400
 
 State: TypeAlias = Literal["applied", "refused", "rolled_back"]
 
@@ -41,13 +44,22 @@ class Verdict:
     refused: tuple[tuple[str, str], ...] = ()
     detail: str | None = None
 
+    @classmethod
+    def refusing(cls, known: str, problems: Sequence[Problem]) -> "Verdict":
+        """Refuse a layer, by its hash, for what is wrong with it: of that the first is told, in answer and log."""
+        refused = tuple((_clipped(each.key or ""), _clipped(str(each))) for each in problems[:_MOST_REFUSED])
+        more = f"no more than {_MOST_REFUSED} problems are told: mend these, and send it again"
+        return cls(known, "refused", refused, more if len(refused) == _MOST_REFUSED else None)
+
     def encode(self) -> bytes:
         """Serialise as the contract's ``config/reported``."""
-        refused = [{"key": key or None, "message": message} for key, message in self.refused[:_MOST_REFUSED]]
-        detail = self.detail
-        if len(self.refused) > _MOST_REFUSED:
-            detail = f"the first {_MOST_REFUSED} of {len(self.refused)} problems are told: mend them and send it again"
-        return encode({"v": VERSION, "hash": self.hash, "state": self.state, "refused": refused, "detail": detail})
+        refused = [{"key": key or None, "message": message} for key, message in self.refused]
+        said = {"hash": self.hash, "state": self.state, "refused": refused, "detail": self.detail}
+        return encode({"v": VERSION, **said})
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def digest(payload: bytes) -> str:

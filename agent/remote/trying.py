@@ -1,20 +1,19 @@
 """From a message on ``config/desired`` to the answer on ``config/reported``."""
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import Literal, Protocol, TypeVar
+from functools import partial
+from typing import Literal, Protocol, TypeAlias, TypeVar
 
 import structlog
 
-from agent import __version__
-from agent.contract.topics import Topics
 from agent.errors import UserError
 from agent.layers import ConfigError
+from agent.remote.force import alone, circumstances, folder_of, name_of
 from agent.remote.kept import Kept
 from agent.remote.layer import Read, Verdict, digest, laid_over
 from agent.settings import Settings
+from agent.threads import apart
 
 _log = structlog.get_logger(__name__)
 
@@ -22,7 +21,7 @@ _T = TypeVar("_T")
 
 
 class Outcome(Protocol):
-    """How a change of the configuration ended; see `agent.supervisor.Outcome`."""
+    """How a change of the configuration ended; see `agent.asks.Outcome`."""
 
     @property
     def state(self) -> Literal["applied", "unchanged", "refused", "rolled_back"]:
@@ -33,33 +32,20 @@ class Outcome(Protocol):
         """One sentence that says why."""
 
 
-def held(settings: Settings) -> tuple[str, bytes] | None:
-    """Return the layer that a box holds, and its name, to be shown to whoever asks; None if there is none to be read.
-
-    Args:
-        settings: the box's own, without it.
-
-    """
-    layer = _folder(settings) / "good"
-    if not settings.remote_config or not os.access(layer, os.R_OK) or not layer.stat().st_size:
-        return None
-    return _name(settings), layer.read_bytes()
+# Has the box run with what the first returns, or as before; the second is called once it does, before anything else is
+# read. Cancelled if the agent is to end.
+_Change: TypeAlias = Callable[[Callable[[], Settings], Callable[[], None]], Awaitable[Outcome]]
 
 
-def _name(settings: Settings) -> str:
-    return Topics(settings.mqtt.root, settings.device.id).config_desired
-
-
-def _folder(settings: Settings) -> Path:
-    return settings.state_dir / "desired"
-
-
-def _opened(folder: Path) -> Kept:
+def _opened(own: Settings) -> Kept:
+    folder = folder_of(own)
     try:
-        return Kept(folder, __version__)
+        kept = Kept(folder, circumstances(own))
+        kept.recover()
     except OSError as error:
         # It may have said what is to stay on the box: not a word is to be said without knowing that.
         raise UserError(f"{folder} cannot be read ({error.strerror}): mend the disk, or its owner and mode") from error
+    return kept
 
 
 class Remote:
@@ -77,11 +63,12 @@ class Remote:
     def __init__(self, read: Read) -> None:
         own = read().settings
         self._read = read
-        self._name = _name(own)
-        self._kept = _opened(_folder(own))
-        self._trial: bytes | None = None
+        self._name, self._allowed = name_of(own), own.remote_config
+        self._kept = _opened(own)
+        # What the box runs with, which the disk may be told of a little later.
+        self._layer = self._kept.good
         # Why what holds could not be used when the agent started, and so is not.
-        self._shelved: str | None = None
+        self._shelved = self._kept.failed(digest(self._kept.good))
         self._latest: bytes | None = None
         self._last: Verdict | None = None
         self._arrived = asyncio.Event()
@@ -91,46 +78,44 @@ class Remote:
             self._shelved = str(wrong)
 
     def __repr__(self) -> str:
-        trial = "" if self._trial is None else f", {digest(self._trial)[:8]} on trial"
-        return f"<Remote {digest(self._kept.good)[:8]}{trial}{' shelved' if self._shelved else ''}>"
+        return f"<Remote {digest(self._layer)[:8]}{' shelved' if self._shelved else ''}>"
 
     def configure(self) -> Settings:
-        """Read all layers, with the one from afar that holds, or is on trial.
+        """Read all layers, with the one from afar that holds.
 
-        A layer may have held, and not be usable by another version of the agent, or over other files. The box starts
-        without it then. It may have said what is to stay here, which nobody can tell any more: until there is a good
-        one, nothing leaves the box.
+        A layer may have held, and not be usable by another version of the agent, or over other files, or its model may
+        be gone. The box starts without it then (see `agent.remote.force.alone`), until a good one comes.
 
         Raises:
             ConfigError: they cannot be used.
 
         """
-        own = self._read()
-        layer = self._kept.good if self._trial is None else self._trial
-        if not own.settings.remote_config or not layer.strip():
-            return own.settings
-        try:
-            return laid_over(self._read, self._name, layer).settings
-        except ConfigError:
-            if self._shelved is None or self._trial is not None:
-                raise
-            return own.settings.model_copy(update={"placement": "local_only"})
+        return self._read_with(self._layer, shelved=self._shelved is not None)
+
+    def shelve(self, why: UserError) -> bool:
+        """Leave the layer that holds out, with which the box cannot start; return whether there was one to leave out.
+
+        It is tried again when it is published again, which it is at each connect, being retained.
+        """
+        if not self._allowed or not self._kept.good.strip() or self._shelved is not None:
+            return False
+        self._shelved = "; ".join(str(why).splitlines())
+        _log.error("config.shelved", hash=digest(self._kept.good), error=self._shelved)
+        return True
 
     def desired(self, payload: bytes) -> None:
         """Take what was published; what came before and has not been looked at yet is forgotten. Never blocks."""
         self._latest = payload
         self._arrived.set()
 
-    async def run(
-        self, change: Callable[[], Awaitable[Outcome]], report: Callable[[bytes], None], stop: asyncio.Event
-    ) -> None:
+    async def run(self, change: _Change, report: Callable[[bytes], None], stop: asyncio.Event) -> None:
         """Answer what arrives, until the agent is to end.
 
         A trial that its end interrupts has shown nothing: what was published is retained, and comes again. If nobody
         told the agent to end, it is failing, and the trial's mark stays.
 
         Args:
-            change: has the box run with what `configure` returns now, or as before; cancelled if the agent is to end.
+            change: has the box run with a layer, or as before; see `agent.supervisor.Supervisor.change`.
             report: publishes an answer.
             stop: is set when the agent is to end.
 
@@ -143,8 +128,10 @@ class Remote:
             payload, self._latest = self._latest, None
             if payload is None:
                 continue
+            known = ""
             try:
-                verdict = await self._judged(payload, change)
+                known = await _in_thread(digest, payload)  # a broker may let 256 MB through, which take a second
+                verdict = await self._judged(payload, known, change)
             except asyncio.CancelledError:
                 if stop.is_set():
                     self._kept.withdraw()
@@ -155,40 +142,49 @@ class Remote:
             except Exception:  # noqa: BLE001  the boundary of a message
                 # A defect of ours. It is retained, and would end the agent at each start.
                 self._kept.withdraw()
-                _log.exception("config.broke", hash=digest(payload))
-                verdict = Verdict(digest(payload), "refused", detail="a defect of the agent: see the box's log")
+                _log.exception("config.broke", hash=known)
+                verdict = Verdict(known, "refused", detail="a defect of the agent: see the box's log")
             if verdict != self._last:  # it comes again at each connect, and with each trial
                 self._last = verdict
                 _log.info(f"config.{verdict.state}", hash=verdict.hash, why=verdict.refused or verdict.detail)
             report(verdict.encode())
 
-    async def _judged(self, payload: bytes, change: Callable[[], Awaitable[Outcome]]) -> Verdict:
-        known, failure = digest(payload), self._kept.failure
+    def _read_with(self, layer: bytes, *, shelved: bool = False) -> Settings:
+        own = self._read()
+        if not own.settings.remote_config or not layer.strip():
+            return own.settings
+        return alone(own).settings if shelved else laid_over(self._read, self._name, layer).settings
+
+    def _taken(self, layer: bytes) -> None:
+        self._layer, self._shelved = layer, None
+
+    async def _judged(self, payload: bytes, known: str, change: _Change) -> Verdict:
         if payload == self._kept.good and self._shelved is None:
             return Verdict(known, "applied")
-        if failure is not None and (failure.hash, failure.version) == (known, __version__):
-            return Verdict(known, "rolled_back", detail=failure.detail)
+        try:
+            self._kept.circumstances = circumstances((await apart(self._read)).settings)
+        except ConfigError as wrong:
+            return Verdict.refusing(known, wrong.problems)
+        failed = self._kept.failed(known)
+        if failed is not None:
+            return Verdict(known, "rolled_back", detail=failed)
         try:
             if payload.strip():
-                await _in_thread(laid_over, self._read, self._name, payload)
+                await apart(partial(laid_over, self._read, self._name, payload))
             await _in_thread(self._kept.begin, payload)
         except ConfigError as wrong:
-            return Verdict(known, "refused", tuple((each.key or "", str(each)) for each in wrong.problems))
+            return Verdict.refusing(known, wrong.problems)
         except OSError as error:
             return Verdict(known, "refused", detail=f"this box's disk does not keep it ({error.strerror}): mend that")
-        self._trial = payload
-        try:
-            outcome = await change()
-            return await _in_thread(self._settled, payload, outcome)
-        finally:
-            self._trial = None
+        # The trial is read for this change alone: one that somebody else wants meanwhile is none of it.
+        outcome = await change(partial(self._read_with, payload), partial(self._taken, payload))
+        return await _in_thread(self._settled, payload, outcome)
 
     def _settled(self, payload: bytes, outcome: Outcome) -> Verdict:
         """Keep how a trial ended."""
         known = digest(payload)
         match outcome.state:
             case "applied" | "unchanged":
-                self._shelved = None
                 return Verdict(known, "applied", detail=self._held(payload))
             case "rolled_back":
                 detail = outcome.detail or "the box did not become healthy with it"

@@ -1,6 +1,6 @@
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, MutableMapping
+from collections.abc import AsyncIterator, Callable, MutableMapping, Sequence
 from typing import Any, Literal, NoReturn
 
 import pytest
@@ -26,10 +26,14 @@ class Log:
         self._events.put_nowait(dict(event))
         raise structlog.DropEvent
 
+    async def next(self) -> dict[str, Any]:
+        """Wait for the next event."""
+        return await self._events.get()
+
     async def event(self, name: str) -> dict[str, Any]:
         """Wait for the next event of that name."""
         while True:
-            event = await self._events.get()
+            event = await self.next()
             if event["event"] == name:
                 return event
 
@@ -37,13 +41,18 @@ class Log:
 class Session:
     """A bus that runs, and what it has told."""
 
-    def __init__(self, settings: Mqtt, receive: Callable[[Delivery], None] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Mqtt,
+        receive: Callable[[Delivery], None] | None = None,
+        also: Sequence[Subscription] = (),
+    ) -> None:
         self.deliveries: asyncio.Queue[Delivery] = asyncio.Queue()
         self._onlines: asyncio.Queue[None] = asyncio.Queue()
         self.bus = MqttBus(
             settings,
             TOPICS,
-            [Subscription(each) for each in TOPICS.requests],
+            [*map(Subscription, TOPICS.requests), *also],
             receive=receive or self.deliveries.put_nowait,
             on_connected=lambda: self._onlines.put_nowait(None),
             random=lambda: 0.1,
@@ -70,8 +79,14 @@ async def start() -> AsyncIterator[Callable[..., Session]]:
     """Start buses; at the end they are cancelled, and have left no thread."""
     sessions: list[Session] = []
 
-    def start(port: int, *, receive: Callable[[Delivery], None] | None = None, **settings: Any) -> Session:
-        sessions.append(Session(Mqtt(port=port, **settings), receive))
+    def start(
+        port: int,
+        *,
+        receive: Callable[[Delivery], None] | None = None,
+        also: Sequence[Subscription] = (),
+        **settings: Any,
+    ) -> Session:
+        sessions.append(Session(Mqtt(port=port, **settings), receive, also))
         return sessions[-1]
 
     yield start

@@ -24,8 +24,7 @@ async def _main(arguments: argparse.Namespace) -> int:
             jobs = arguments.jobs
             shared = await share(fleet, jobs=jobs, victim=_VICTIM, kill_after=jobs // 6, away_s=arguments.away)
             _say(_pool(shared))
-            group = [device for device, of in DEVICES.items() if of == "fast"]
-            changed = await change(fleet, group, "--group", "fast", "--set", "engine.slots=2", jobs=jobs // 15)
+            changed = await change(fleet, [*DEVICES], "--group", "lab", "--set", "engine.slots=2", jobs=jobs // 15)
             _say(_change(changed))
             harms = await harm(fleet, "box1") | {"killed while it tried": await killed_on_trial(fleet, "box3")}
             _say(_harms(harms))

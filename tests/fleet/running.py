@@ -12,10 +12,14 @@ from tests.boxes import Box
 from tests.brokers import Broker
 from tests.devices import Device, Heard
 
-# Two of a fast group and one of a slow one: a pool deals to all of them alike.
-GROUPS = {"fast": {"engine": {"slots": 4}}, "slow": {"engine": {"slots": 1, "threads": 1}}}
-DEVICES = {"box1": "fast", "box2": "fast", "box3": "slow"}
 POOL = "lab"
+# All in one group, whose pool deals to them alike: two fast ones and a slow one.
+GROUPS: dict[str, dict[str, Any]] = {
+    "lab": {"pool": POOL},
+    "fast": {"engine": {"slots": 4}},
+    "slow": {"engine": {"slots": 1, "threads": 1}},
+}
+DEVICES = {"box1": ["lab", "fast"], "box2": ["lab", "fast"], "box3": ["lab", "slow"]}
 # A model in the boxes' store whose folder looks right, and which cannot be loaded.
 BROKEN = "broken"
 
@@ -62,19 +66,18 @@ class Fleet:
             "mqtt": {"port": broker.port},
             "models": {"text": model.name, "dir": str(store)},
             "queue": {"max_jobs": 400, "max_jobs_per_client": 400},
-            "pool": POOL,
             "log": {"format": "json"},
         }
         self._write("base", base)
         for group, own in GROUPS.items():
             self._write(f"groups/{group}", own)
         self.boxes: dict[str, Box] = {}
-        for name, group in DEVICES.items():
+        for name, groups in DEVICES.items():
             home = directory / name
             home.mkdir()
             self.boxes[name] = Box(home, broker.port, model)
             self.boxes[name].config = self._write(
-                f"devices/{name}", {"device": {"groups": [group]}, "state_dir": str(home / "state")}
+                f"devices/{name}", {"device": {"groups": groups}, "state_dir": str(home / "state")}
             )
         self._exits = AsyncExitStack()
         self.operator: Clocked

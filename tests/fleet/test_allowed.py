@@ -46,6 +46,7 @@ def test_the_page_about_fleets_tells_of_each(key: str) -> None:
         "mqtt.tls",
         "pool",
         "remote_config",
+        "saturation.temperature_c",
         "sources.frigate.topic",
         "state_dir",
     ],

@@ -35,3 +35,17 @@ async def test_a_change_reaches_a_group_and_a_bad_one_harms_no_box(
 
         code, results, complaint = await push(fleet, "--device", "box3", "--set", "engine.slots=2")
         assert (code, results, "none of these devices is online" in complaint) == (1, [], True)
+
+
+async def test_a_box_whose_model_from_afar_is_gone_starts_with_its_own_and_can_be_told_another(
+    tmp_path: Path, broker: Broker, model_folder: Path
+) -> None:
+    gone = b"models: {text: phi-4-mini}"
+    fleet = Fleet(tmp_path, broker, model_folder, ("box1",))
+    held = tmp_path / "box1" / "state" / "desired"
+    held.mkdir(parents=True)
+    (held / "good").write_bytes(gone)
+    async with fleet:
+        report, _ = await fleet.tell("box1", gone)
+        assert (report["state"], "not installed" in report["detail"]) == ("refused", True)
+        assert (await fleet.tell("box1", b"drain_s: 9"))[0]["state"] == "applied"

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ import pytest
 
 from agent.errors import UserError
 from agent.layers import ConfigError, load
-from agent.remote import MOST_BYTES, Remote, digest, held, kept, trying
+from agent.remote import MOST_BYTES, Remote, digest, force, in_force, kept, trying
 from agent.settings import Settings
 
 GOOD = b"engine: {slots: 2}\nqueue: {max_jobs: 9}\n"
@@ -57,9 +58,12 @@ class Far:
         """Publish to it, and return what it reports."""
         answered = asyncio.Event()
 
-        async def change() -> Ended:
-            self.tried.append(self.remote.configure())
-            return await ended() if callable(ended) else ended or Ended()
+        async def change(configure: Callable[[], Settings], taken: Callable[[], None]) -> Ended:
+            self.tried.append(configure())
+            outcome = await ended() if callable(ended) else ended or Ended()
+            if outcome.state == "applied":
+                taken()
+            return outcome
 
         def report(message: bytes) -> None:
             self.reports.append(json.loads(message))
@@ -131,6 +135,7 @@ async def test_an_empty_message_takes_it_away(far: Far) -> None:
         (b"\xff\xfe\xff", None, "desired"),
         (b"[" * 30_000, None, "desired"),
         (b"just a word", None, "keys with values"),
+        (b"cameras: {a: &x {detail: low}, b: *x}", None, "alias"),
         (b"#" * (MOST_BYTES + 1), None, "65,536"),
     ],
 )
@@ -180,9 +185,34 @@ async def test_a_layer_that_failed_its_trial_leaves_the_last_good_one_and_is_not
 
 async def test_another_version_of_the_agent_tries_it_again(far: Far, monkeypatch: pytest.MonkeyPatch) -> None:
     await far.told(GOOD, Ended("rolled_back", "the model cannot be loaded"))
-    monkeypatch.setattr(trying, "__version__", "99.0")
+    monkeypatch.setattr(force, "__version__", "99.0")
     far.start()
     assert (await far.told(GOOD))["state"] == "applied"
+
+
+async def test_over_other_files_it_is_tried_again(far: Far) -> None:
+    """They are read anew for a trial, and a mistake that waited in them may have been why it failed."""
+    own = far.file.read_text()
+    far.file.write_text(own + "queue: {max_jobs: 5}\n")
+    await far.told(GOOD, Ended("rolled_back", "why"))
+    far.file.write_text(own)
+    assert (await far.told(GOOD))["state"] == "applied"
+
+
+async def test_a_mistake_in_the_files_is_not_blamed_on_it_for_good(far: Far) -> None:
+    own = far.file.read_text()
+    far.file.write_text(own + "queue: {max_job: 5}\n")
+    assert (await far.told(GOOD))["state"] == "refused"
+    far.file.write_text(own)
+    assert (await far.told(GOOD))["state"] == "applied"
+
+
+async def test_what_is_read_for_somebody_else_during_a_trial_is_what_holds(far: Far) -> None:
+    async def asked() -> Ended:
+        assert far.remote.configure().engine.slots == Settings().engine.slots
+        return Ended("rolled_back", "why")
+
+    assert (await far.told(GOOD, asked))["state"] == "rolled_back"
 
 
 async def test_a_later_good_one_clears_the_failure(far: Far) -> None:
@@ -309,8 +339,118 @@ async def test_a_layer_that_cannot_be_read_keeps_the_box_from_starting(far: Far)
         far.start()
 
 
-async def test_what_is_held_can_be_shown_to_whoever_asks(far: Far) -> None:
-    own = load([far.file], environ={}).settings
-    assert held(own) is None
+async def test_what_the_box_would_start_with_can_be_shown_to_whoever_asks(far: Far) -> None:
+    read = partial(load, [far.file], environ={})
+    assert in_force(read)[0].settings == read().settings
     await far.told(GOOD)
-    assert held(own) == ("slm/box1/config/desired", GOOD)
+    loaded, left_out = in_force(read)
+    assert (loaded.settings, left_out) == (far.remote.configure(), None)
+
+
+async def test_so_can_what_is_left_out_and_why(far: Far) -> None:
+    await far.told(GOOD)
+    (far.folder / "state" / "desired" / "good").write_bytes(b"pool: lab")
+    loaded, left_out = in_force(partial(load, [far.file], environ={}))
+    far.start()
+    assert (loaded.settings, "`pool` cannot be set from afar" in (left_out or "")) == (far.remote.configure(), True)
+
+
+async def test_whoever_may_not_read_what_is_held_is_told_so(far: Far) -> None:
+    (far.folder / "state").mkdir()
+    (far.folder / "state" / "desired").write_text("root may look into every folder, but not into a file")
+    loaded, left_out = in_force(partial(load, [far.file], environ={}))
+    assert (loaded.settings.placement, "cannot be read" in (left_out or "")) == ("prefer_local", True)
+
+
+async def test_whoever_asks_does_not_end_a_trial(far: Far) -> None:
+    async def looked() -> Ended:
+        in_force(partial(load, [far.file], environ={}))
+        return Ended()
+
+    assert (await far.told(GOOD, looked))["state"] == "applied"
+    assert far.kept == {"good"}
+
+
+async def test_a_layer_with_which_the_box_cannot_start_is_left_out_and_nothing_leaves_the_box(far: Far) -> None:
+    await far.told(b"models: {text: phi-4-mini}")
+    far.start()
+    assert far.remote.shelve(UserError("model phi-4-mini is not installed"))
+    settings = far.remote.configure()
+    assert (settings.models.text, settings.placement) == ("smollm2-135m", "local_only")
+
+
+async def test_and_is_tried_again_when_it_arrives(far: Far) -> None:
+    await far.told(GOOD)
+    far.start()
+    far.remote.shelve(UserError("there is too little memory"))
+    assert (await far.told(GOOD))["state"] == "applied"
+    assert (far.remote.configure().engine.slots, len(far.tried)) == (2, 2)
+
+
+async def test_if_it_fails_then_it_is_left_out_at_the_next_start(far: Far) -> None:
+    await far.told(GOOD)
+    far.start()
+    far.remote.shelve(UserError("there is too little memory"))
+    await far.told(GOOD, Ended("rolled_back", "the model cannot be loaded"))
+    far.start()
+    assert far.remote.configure().placement == "local_only"
+    assert (await far.told(GOOD))["state"] == "rolled_back"
+
+
+@pytest.mark.parametrize("own", ["{}", "remote_config: false"])
+async def test_a_box_that_cannot_start_for_its_own_files_has_no_layer_to_leave_out(tmp_path: Path, own: str) -> None:
+    far = Far(tmp_path, "remote_config: true")
+    if own != "{}":
+        await far.told(GOOD)
+        far.file.write_text(far.file.read_text().replace("remote_config: true", own))
+    far.start()
+    assert not far.remote.shelve(UserError("model smollm2-135m is not installed"))
+
+
+async def test_a_layer_is_left_out_once(far: Far) -> None:
+    await far.told(GOOD)
+    far.start()
+    sentence = UserError("model smollm2-135m is not installed")
+    assert [far.remote.shelve(sentence), far.remote.shelve(sentence)] == [True, False]
+
+
+async def test_an_answer_stays_small_whatever_is_wrong(far: Far) -> None:
+    report = await far.told(json.dumps({"y" * 9_000 + str(n): n for n in range(7)} | {"engine": "x" * 500}).encode())
+    assert len(json.dumps(report)) < 10_000
+    report = await far.told(json.dumps({f"k{n}": n for n in range(3_000)}).encode())
+    assert (len(report["refused"]), len(json.dumps(report)) < 10_000) == (20, True)
+    assert "20 problems" in report["detail"]
+
+
+async def test_a_disk_that_fails_after_a_good_trial_has_it_made_again(
+    far: Far, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = Path.replace
+
+    def sick(self: Path, target: Path) -> Path:
+        if target.name == "good":
+            raise OSError(5, "Input/output error")
+        return replace(self, target)
+
+    with monkeypatch.context() as ailing:
+        ailing.setattr(Path, "replace", sick)
+        report = await far.told(GOOD)
+    assert (report["state"], "forgets it" in report["detail"]) == ("applied", True)
+    far.start()
+    assert far.remote.configure().engine.slots == Settings().engine.slots
+    assert (await far.told(GOOD))["state"] == "applied"
+
+
+async def test_the_hash_of_whatever_was_sent_is_taken_beside_the_loop(
+    far: Far, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = set()
+
+    def hashed(payload: bytes) -> str:
+        threads.add(threading.current_thread())
+        return digest(payload)
+
+    monkeypatch.setattr(trying, "digest", hashed)
+    await far.told(b"#" * (MOST_BYTES + 1))
+    assert threads
+    assert threading.main_thread() not in threads

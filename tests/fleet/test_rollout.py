@@ -2,14 +2,15 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent.client import ClientError
 from agent.contract.topics import Topics
-from agent.fleet import Result, Target, Watch, roll_out, watch
+from agent.fleet import NOTHING, Result, Target, Watch, roll_out, watch
 from agent.remote import digest
 from agent.settings import Mqtt
 from tests.brokers import Broker
@@ -61,12 +62,14 @@ async def boxes(broker: Broker) -> AsyncIterator[Boxes]:
         yield found
 
 
-async def push(broker: Broker, payload: bytes = CHANGE, wait_s: float = 5) -> dict[str, str]:
+async def push(
+    broker: Broker, payload: bytes = CHANGE, wait_s: float = 5, targets: Sequence[Target] = TARGETS
+) -> dict[str, str]:
     """Roll a change out; return what became of it, in the order in which that was told."""
     results: list[Result] = []
-    async with Watch(Mqtt(port=broker.port), TARGETS) as watching:
+    async with Watch(Mqtt(port=broker.port), targets) as watching:
         await watching.remembered()
-        await roll_out(watching, TARGETS, payload, wait_s, results.append)
+        await roll_out(watching, targets, payload, wait_s, results.append)
     return {each.device: each.state for each in results}
 
 
@@ -86,6 +89,38 @@ async def test_a_change_that_the_first_does_not_take_is_sent_to_no_other(
     boxes.answers = {"a": state}
     assert await push(broker) == {"a": state, "b": "not_sent", "c": "not_sent", "d": "not_sent"}
     assert boxes.told == ["a"]
+
+
+async def test_one_of_the_others_that_does_not_take_it_stops_it_and_is_told_apart(broker: Broker, boxes: Boxes) -> None:
+    boxes.answers = {"a": "applied", "b": "rolled_back", "c": "applied"}
+    assert await push(broker) == {"a": "applied", "b": "rolled_back", "c": "applied", "d": "not_sent"}
+    assert "d" not in boxes.told
+
+
+async def test_a_box_that_was_never_here_is_sent_nothing(
+    broker: Broker, boxes: Boxes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "_RETAINED_S", 0.2)
+    boxes.answers = dict.fromkeys("abc", "applied")
+    unknown = Target("e", (), Topics("slm", "e"))
+    pushed = await push(broker, targets=[*TARGETS[:2], unknown, TARGETS[3]])
+    assert pushed == {"a": "applied", "b": "applied", "d": "offline", "e": "never_seen"}
+    await boxes.until(lambda: "d" in boxes.told)
+    assert "e" not in boxes.told
+
+
+async def test_of_a_fleet_that_has_more_to_say_than_a_broker_queues_every_box_is_known(tmp_path: Path) -> None:
+    # mosquitto queues 1,000 messages at QoS 1 for one client, and drops the others.
+    many = [Target(f"b{n}", (), Topics("slm", f"b{n}")) for n in range(40)]
+    with Broker(tmp_path, "max_queued_messages 50") as broker:
+        async with Boxes(broker.port) as fleet:
+            for each in many:
+                fleet.report(each.id, "applied", CHANGE)
+                fleet.are(**{each.id: "online"})
+            await fleet.settled()
+        async with Watch(Mqtt(port=broker.port), many) as watching:
+            await watching.remembered()
+            assert {watching.standing(each).status for each in many} == {"online"}
 
 
 async def test_a_box_that_does_not_answer_stops_it_too(broker: Broker, boxes: Boxes) -> None:
@@ -138,6 +173,9 @@ async def standing(broker: Broker, name: str) -> tuple[str, str]:
         (CHANGE, ("applied", b"an earlier one"), "waiting"),
         (b"", ("applied", b""), "own"),
         (b"", ("applied", CHANGE), "waiting"),
+        (NOTHING, ("applied", CHANGE), "waiting"),
+        (NOTHING, None, "waiting"),
+        (NOTHING, ("applied", NOTHING), "own"),
     ],
 )
 async def test_a_box_stands_as_it_was_told_and_as_it_says(

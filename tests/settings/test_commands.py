@@ -49,6 +49,17 @@ def test_what_was_sent_from_afar_and_holds_is_explained_and_shown(
     assert "max_jobs: 2" in run(capsys, "show", "--config", box)[1]
 
 
+def test_what_was_sent_from_afar_and_does_not_go_with_the_files_is_left_out_with_a_sentence(
+    capsys: pytest.CaptureFixture[str], write: Write
+) -> None:
+    box = str(write("box.yaml", "device: {id: box1}\nstate_dir: state\npool: dock"))
+    write("state/desired/good", "pool: lab")
+    code, out, said = run(capsys, "explain", "p*", "--config", box)
+    assert (code, "`pool` cannot be set from afar" in said) == (0, True)
+    assert "placement = local_only\n  from slm/box1/config/desired, which is left out\n" in out
+    assert "pool = dock\n  from box.yaml:3\n" in out
+
+
 def test_check_tells_each_device_of_a_fleet(capsys: pytest.CaptureFixture[str], write: Write) -> None:
     write("fleet/base.yaml", "")
     write("fleet/groups/pi.yaml", "")

@@ -64,6 +64,17 @@ def test_a_section_that_was_taken_away_says_what_it_covered(write: Write) -> Non
     }
 
 
+def test_a_section_that_was_taken_away_from_a_variable_says_so() -> None:
+    loaded = load([], ["mqtt.tls=null"], {"EDGE_SLM__MQTT__TLS__CA_FILE": "/x"})
+    assert told(loaded, "mqtt.tls") == {
+        "mqtt.tls": [
+            ("command line", None),
+            ("EDGE_SLM__MQTT__TLS__CA_FILE", {"ca_file": "/x"}),
+            ("default", None),
+        ]
+    }
+
+
 def test_a_key_whose_section_was_taken_away_in_between_is_not_the_lower_layers(write: Write) -> None:
     files = [
         write("base.yaml", "mqtt: {tls: {ca_file: a}}"),

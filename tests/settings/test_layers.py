@@ -189,6 +189,11 @@ def test_an_unknown_override_is_told() -> None:
             "cloud: {budget: {camera: {day: {money: 1}}}}",
             "`cloud`: a budget of money needs a price: set price.prompt and price.completion",
         ),
+        ("metrics_s: 0.01", "`metrics_s` should be greater than or equal to 0.1, not `0.01`"),
+        ("metrics_s: inf", "`metrics_s` should be a finite number, not `inf`"),
+        ("drain_s: inf", "`drain_s` should be a finite number, not `inf`"),
+        ("drain_s: 4000", "`drain_s` should be less than or equal to 3600, not `4000`"),
+        ("engine: {threads: 2000}", "`engine.threads` should be less than or equal to 1024, not `2000`"),
         ("device: {groups: [a, b c]}", "`device.groups.1` should match pattern '^[A-Za-z0-9_-]{1,64}$', not `b c`"),
     ],
 )
@@ -259,3 +264,31 @@ def test_all_problems_are_told_at_once(write: Write) -> None:
         "lab.yaml:1:",
         "lab.yaml:2:",
     ]
+
+
+def test_of_very_many_problems_the_first_twenty_are_told(write: Write) -> None:
+    lab = write("lab.yaml", "".join(f"zzz{n}: 1\n" for n in range(2000)))
+    assert problems(lab) == [f"lab.yaml:{n + 1}: unknown key `zzz{n}`" for n in range(20)]
+
+
+def test_of_very_many_wrong_values_the_first_twenty_are_told(write: Write) -> None:
+    lab = write("lab.yaml", "cameras:\n" + "".join(f"  c{n}: {{priority: 1}}\n" for n in range(30)))
+    assert len(problems(lab)) == 20
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "log: {level: %s}",
+        "%s: 1",
+        "cameras: {c: {%s: 1}}",
+        "cameras: {%s: 1}",
+        "cameras: {%s: {detial: low}}",
+        "a: *%s",
+    ],
+)
+def test_of_a_very_long_text_the_beginning_is_told(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load([], (), {}, remote=("x", text % ("y" * 5000)))
+    (problem,) = caught.value.problems
+    assert len(str(problem)) + len(problem.key or "") < 500
