@@ -23,40 +23,53 @@ class Ageing:
     """Follows the wall clock, for the spool.
 
     Args:
-        spool: what is stored.
-        retention_s: how long a final is kept.
-        looked: called after each look.
+        spool: what is stored. This lives as long as it is open: a clock that is set while nobody looks is found out.
 
     """
 
-    def __init__(self, spool: Spool, retention_s: float, looked: Callable[[], None]) -> None:
+    def __init__(self, spool: Spool) -> None:
         self._spool = spool
-        self._retention_s = retention_s
-        self._looked = looked
+        self._clock = WallClock(time.time(), _steady())
 
-    async def run(self) -> Never:
-        """Look now and then, for ever."""
-        clock, expired_at = WallClock(time.time(), _steady()), -math.inf
+    async def run(self, retention_s: float, looked: Callable[[], None]) -> Never:
+        """Look now and then, for ever.
+
+        Args:
+            retention_s: how long a final is kept.
+            looked: called after each look.
+
+        """
+        expired_at = -math.inf
         while True:
             try:
-                await self._follow(clock)
+                await self.look()
                 if time.monotonic() >= expired_at + _EXPIRE_EVERY_S:
                     expired_at = time.monotonic()
-                    dropped = await self._spool.expire(time.time() - self._retention_s)
+                    dropped = await self._spool.expire(time.time() - retention_s)
                     _log.debug("spool.expired", finals=dropped)
             except SpoolError as error:
                 _log.error("spool.failed", error=str(error))
-            self._looked()
+            looked()
             await asyncio.sleep(_CLOCK_EVERY_S)
 
-    async def _follow(self, clock: WallClock) -> None:
-        """Have the spool know of a wall clock that was set. Nothing else that measures time goes by it."""
+    async def look(self) -> None:
+        """Have the spool know of a wall clock that was set. Nothing else that measures time goes by it.
+
+        Raises:
+            SpoolError: it was, and that could not be stored; it is told again.
+
+        """
         now = time.time()
-        by_s = clock.jumped(now, _steady())
+        by_s = self._clock.jumped(now, _steady())
         if by_s is not None:
             _log.warning("clock.jumped", by_s=round(by_s, 3))
-            await self._spool.clock_jumped(by_s, now)
-            clock.noted(by_s)
+            # Before: whoever is cancelled while the spool does it has told it all the same.
+            self._clock.noted(by_s)
+            try:
+                await self._spool.clock_jumped(by_s, now)
+            except SpoolError:
+                self._clock.noted(-by_s)
+                raise
 
 
 def _steady() -> float:

@@ -13,10 +13,10 @@ from agent.settings import Settings
 
 _log = structlog.get_logger(__name__)
 
-# How long the end of a service may take beyond `drain_s` before it is cancelled: five for the intake, five for the last
-# finals, six for a broker that does not answer the goodbye, and room. What hangs for longer is something that nobody
-# thought of, such as a disk under the very first read.
-END_S = 20.0
+# How long the end of a service may take beyond `drain_s` before it is cancelled: five for the intake, two for jobs that
+# are let go, five for the last finals, six for a broker that does not answer the goodbye, five for the rates, and room.
+# What hangs for longer is something that nobody thought of, such as a disk under the very first read.
+END_S = 25.0
 
 
 class Box:
@@ -26,6 +26,7 @@ class Box:
         settings: what they were built from.
         engines: served by whoever has the box, since they may outlive it.
         service: not yet run.
+        key: the cloud's, as the service has it.
 
     Attributes:
         failure: what ended the service, if it did not end as it was told to. It is kept, for whoever has the box to
@@ -33,10 +34,13 @@ class Box:
 
     """
 
-    def __init__(self, settings: Settings, engines: Mapping[Station, LocalEngine], service: Service) -> None:
+    def __init__(
+        self, settings: Settings, engines: Mapping[Station, LocalEngine], service: Service, key: str | None
+    ) -> None:
         self.settings = settings
         self.engines = engines
         self.service = service
+        self.key = key
         self.failure: Exception | None = None
         self._stop = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
@@ -68,6 +72,12 @@ class Box:
             return f"connecting: no broker at {self.settings.mqtt.host}:{self.settings.mqtt.port} yet"
         return f"serving: {', '.join(f'{engine.health.model} on {engine.health.provider}' for engine in engines)}"
 
+    @property
+    def running(self) -> asyncio.Task[None]:
+        """The service, which has begun; it ends without an exception."""
+        assert self._running is not None  # noqa: S101
+        return self._running
+
     def begin(self, side: asyncio.TaskGroup) -> asyncio.Task[None]:
         """Run the service."""
         self._running = side.create_task(self._run(), name="service")
@@ -75,13 +85,12 @@ class Box:
 
     async def end(self) -> None:
         """Drain the service, in bounded time."""
-        assert self._running is not None  # noqa: S101  it has begun
         self._stop.set()
-        await asyncio.wait([self._running], timeout=self.settings.drain_s + END_S)
-        if not self._running.done():
+        await asyncio.wait([self.running], timeout=self.settings.drain_s + END_S)
+        if not self.running.done():
             _log.warning("service.stopped_at_once")
-            self._running.cancel()
-            await asyncio.wait([self._running])
+            self.running.cancel()
+            await asyncio.wait([self.running])
 
     @property
     def flaw(self) -> str | None:
@@ -91,8 +100,8 @@ class Box:
                 return None
             case UserError():
                 return str(self.failure)
-            case _:
-                return f"a defect ended it ({self.failure!r}): see the box's log"
+            case _:  # what it says may hold words of a job, and this is told to everybody
+                return "a defect ended it: see the box's log"
 
     async def _run(self) -> None:
         try:

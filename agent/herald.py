@@ -5,7 +5,7 @@ import math
 from collections.abc import Collection
 from typing import Literal, Never
 
-from agent.box import Box
+from agent.box import END_S, Box
 from agent.engines.local import LocalEngine
 from agent.systemd import Systemd
 
@@ -13,6 +13,8 @@ from agent.systemd import Systemd
 _BEAT_S = 5.0
 # How much time is asked for with each look while the box is not ready: for many looks, as the machine may be busy.
 _EXTEND_S = 60.0
+# After the service: the engines, and the spool.
+_LAST_S = 10.0
 
 
 class Herald:
@@ -66,6 +68,12 @@ class Herald:
             self._systemd.reloading()
         self.look()
 
+    def asked(self) -> None:
+        """Take note that another change is wanted; a model that loads may hold it up for long."""
+        if self._phase == "reloading":
+            self._regret = "another change waits for the end of this one"
+            self.look()
+
     def reloaded(self, regret: str | None) -> None:
         """Take note that this is over; it is to be regretted where the box is not as it was to become."""
         self._phase, self._regret = "serving", regret
@@ -76,6 +84,8 @@ class Herald:
         """Take note that the box ends."""
         self._phase = "draining"
         self._systemd.stopping()
+        if self._box is not None:  # `drain_s` may have been set from afar, where nobody edits a unit
+            self._systemd.extend(self._box.settings.drain_s + END_S + _LAST_S)
         self.look()
 
     def look(self) -> None:

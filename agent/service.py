@@ -61,6 +61,11 @@ class Service:
         local: what answers here; whoever passes them serves them, before and after.
         desired: is given each message on the topic of remote configuration, on the event loop; it must not block.
         announced: called each time that the box has changed, or that the broker hears of it.
+        ageing: of the spool, with which it outlives the service; None if nothing follows this one.
+
+    Attributes:
+        filters: what it subscribes to.
+        former: topic filters of earlier services, which this one has not: the broker's session still has them.
 
     Raises:
         UserError: what is configured cannot be used.
@@ -75,6 +80,7 @@ class Service:
         *,
         desired: Callable[[bytes], None] | None = None,
         announced: Callable[[], None] = lambda: None,
+        ageing: Ageing | None = None,
     ) -> None:
         self.settings = settings
         self.topics = Topics(settings.mqtt.root, settings.device.id, settings.pool)
@@ -92,23 +98,29 @@ class Service:
         cloud = cloud_engine(settings, self.accounts, cameras.keeps)
         self.engines: dict[Station, Engine] = {**local} if cloud is None else {**local, "cloud": cloud}
         sources = [Source(name, each.topic, each.camera) for name, each in settings.sources.items()]
+        subscriptions = [
+            # First, so that no new frame is asked about by an old prompt.
+            Subscription(self.topics.camera_config("+"), retained=True),
+            *map(Subscription, self.topics.requests),
+            *(Subscription(source.filter) for source in sources),
+            *(
+                []
+                if self._desired is None
+                else [Subscription(self.topics.config_desired, retained=True, optional=True)]
+            ),
+        ]
+        self.filters = frozenset(each.filter for each in subscriptions)
+        self.former: frozenset[str] = frozenset()
         self.bus = MqttBus(
             settings.mqtt,
             self.topics,
-            [
-                # First, so that no new frame is asked about by an old prompt.
-                Subscription(self.topics.camera_config("+"), retained=True),
-                *map(Subscription, self.topics.requests),
-                *(Subscription(source.filter) for source in sources),
-                *([] if self._desired is None else [Subscription(self.topics.config_desired, retained=True)]),
-            ],
+            subscriptions,
             receive=self._receive,
             on_connected=self._greet,
             on_new_session=self._forget_cameras,
         )
         self.outbox = Outbox(spool, self.bus, self.topics)
-        # A mending of the spool posts finals again, and tells nobody.
-        self.ageing = Ageing(spool, settings.spool.retention_s, looked=self.outbox.wake)
+        self._ageing = ageing or Ageing(spool)
         stations = lines(settings, local, cloud)
         self.rates = Rates(spool, stations, lambda: Estimator(settings.limits.max_tokens))
         self.dispatcher = Dispatcher(
@@ -154,7 +166,8 @@ class Service:
                         "outbox": self.outbox.run(),
                         "bus": self.bus.run(),
                         "metrics": self._tell_metrics(),
-                        "ageing": self.ageing.run(),
+                        # A mending of the spool posts finals again, and tells nobody.
+                        "ageing": self._ageing.run(self.settings.spool.retention_s, looked=self.outbox.wake),
                         "rates": self._keep_rates(),
                     }.items()
                 ]
@@ -177,6 +190,7 @@ class Service:
         """Take up what is on disk, however long that is sick: the box stays offline, the broker keeps the requests."""
         while True:
             try:
+                await self._ageing.look()  # before anything is judged by its age
                 await self.intake.remember()
                 await self.accounts.remember()
                 await self.rates.restore()
@@ -250,6 +264,8 @@ class Service:
         await self.intake.forget()
 
     def _greet(self) -> None:
+        if self.former:
+            self.bus.unsubscribe(sorted(self.former))
         self._announce()
         if self._reported is not None:
             self.report(self._reported)

@@ -47,7 +47,13 @@ async def _serve(remote: Remote) -> None:
 
     """
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    supervisor = Supervisor(remote.configure, desired=remote.desired, adopted=_log_as_configured, systemd=Systemd())
+    supervisor = Supervisor(
+        remote.configure,
+        desired=remote.desired,
+        adopted=_log_as_configured,
+        shelve=remote.shelve,
+        systemd=Systemd(),
+    )
     serving = asyncio.create_task(supervisor.run(stop), name="supervisor")
     obeying = asyncio.create_task(remote.run(supervisor.change, supervisor.report, stop), name="remote")
 
@@ -59,7 +65,9 @@ async def _serve(remote: Remote) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    if not sys.stdin.isatty():  # at a terminal it says that the terminal is gone
+    if (
+        sys.stdin is None or not sys.stdin.isatty()
+    ):  # none where it was closed; at a terminal it says that the terminal is gone
         loop.add_signal_handler(signal.SIGHUP, supervisor.ask)
     try:
         await asyncio.wait([serving, obeying], return_when=asyncio.FIRST_COMPLETED)

@@ -98,7 +98,7 @@ class Spool:
         return self._counts.unsent
 
     async def recover(self) -> list[Unfinished]:
-        """Return every unfinished request in order of acceptance, one attempt on. To be called once, at start.
+        """Return every unfinished request in order of acceptance, one attempt on. For each new service.
 
         Attempts are counted here, in one statement for all, and not when a job starts: that would be a write and
         an fsync for every job, where only a job that outlives its agent has a second attempt to tell apart.

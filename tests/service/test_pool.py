@@ -108,12 +108,15 @@ async def test_what_a_box_that_left_the_pool_is_still_given_is_answered_and_then
 ) -> None:
     async with start(FakeEngine(), pool="lab"):
         pass
-    client.publish("text", {"id": "j1", "prompt": "x"})
+    for name in ("j1", "j2"):
+        client.publish("text", {"id": name, "prompt": "x"})
     engine = FakeEngine(words=["Hello"])
     async with start(engine):
-        assert (await client.final("j1"))["state"] == "SUCCEEDED"
+        for name in ("j1", "j2"):
+            assert (await client.final(name))["state"] == "SUCCEEDED"
         await eventually(lambda: "Received UNSUBSCRIBE from edge-slm-box1" in broker.log)
-        client.publish("text", {"id": "j2", "prompt": "x"})
+        client.publish("text", {"id": "j3", "prompt": "x"})
         async with Device(broker.port, "marker") as marker:
             await marker.caught_up()
-    assert list(engine.attempts) == [Key("dev7", "j1")]
+    assert list(engine.attempts) == [Key("dev7", "j1"), Key("dev7", "j2")]
+    assert broker.log.count("Received UNSUBSCRIBE from edge-slm-box1") == 1

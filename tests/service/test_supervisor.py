@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from agent.asks import Outcome
 from agent.contract.jobs import Key
 from agent.errors import UserError
 from agent.settings import Settings
-from agent.supervisor import Outcome, Supervisor
+from agent.supervisor import Supervisor
 from agent.testing import Attempt, FakeEngine
 from tests.brokers import Broker, free_port
 from tests.devices import Device
@@ -77,12 +79,13 @@ class Rig:
     def local_engines(
         self, settings: Settings, _machine: object, *, running: Mapping[str, Engine] | None = None, **_: object
     ) -> dict[str, Engine]:
-        name = settings.models.text
-        assert name is not None
-        if running and running["text"].spec == name:
-            return {"text": running["text"]}
-        self.engines[name] = Engine(name)
-        return {"text": self.engines[name]}
+        found = {}
+        for station, name in (("text", settings.models.text), ("vision", settings.models.vision)):
+            if name is not None:
+                kept = (running or {}).get(station)
+                found[station] = kept if kept is not None and kept.spec == name else Engine(name)
+                self.engines[name] = found[station]
+        return found
 
 
 @pytest.fixture
@@ -159,8 +162,60 @@ async def test_what_changes_is_in_force_afterwards(rig: Rig, device: Device) -> 
     )
 
 
+async def test_a_key_of_the_cloud_that_was_rotated_is_taken_up(rig: Rig, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("nvapi-1")
+    rig.change(cloud={"enabled": True, "preset": "nim", "text_model": "m", "api_key_file": str(key)})
+    assert (await rig.supervisor.change()).state == "applied"
+    assert (await rig.supervisor.change()).state == "unchanged"
+    key.write_text("nvapi-2")
+    assert (await rig.supervisor.change()).state == "applied"
+
+
+async def test_a_model_that_was_pulled_anew_is_taken_up(rig: Rig) -> None:
+    rig.engines["first"].spec = "first as it was"
+    assert (await rig.supervisor.change()).state == "applied"
+    assert (rig.engines["first"].served, rig.engines["first"].serving) == (1, True)
+
+
+async def test_no_change_is_made_while_a_process_that_was_killed_does_not_die(rig: Rig) -> None:
+    rig.engines["first"].stuck = True
+    rig.change(models={"text": "second"})
+    outcome = await rig.supervisor.change()
+    assert (outcome.state, "restart the box" in str(outcome.detail)) == ("refused", True)
+
+
+async def test_a_way_back_that_is_gone_is_said_before_anything_changes(rig: Rig, tmp_path: Path) -> None:
+    password = tmp_path / "password"
+    password.write_text("x")
+    assert isinstance(rig.settings, Settings)
+    port = rig.settings.mqtt.port
+    rig.change(mqtt={"port": port, "username": "a", "password_file": str(password)})
+    assert (await rig.supervisor.change()).state == "applied"
+    password.unlink()
+    rig.change(mqtt={"port": port})
+    outcome = await rig.supervisor.change()
+    assert (outcome.state, "no way back" in str(outcome.detail)) == ("refused", True)
+
+
+async def test_what_a_box_hears_no_more_the_broker_is_told(rig: Rig, device: Device) -> None:
+    rig.change(sources={"cam": {"topic": "cams/one/raw", "camera": "one"}})
+    await rig.supervisor.change()
+    rig.change(sources={})
+    await rig.supervisor.change()
+    await eventually(lambda: online(rig))
+    await device.caught_up()
+    box = rig.supervisor._box
+    assert box is not None
+    received = box.service.bus.stats.received
+    device._client.publish("cams/one/raw", b"\xff\xd8\xff", 1)
+    device.publish("text", {"id": "j1", "prompt": "x"})
+    await device.final("j1")
+    assert box.service.bus.stats.received == received + 1
+
+
 async def test_an_engine_that_would_be_the_same_goes_on_running(rig: Rig) -> None:
-    rig.change(limits={"max_tokens": 7})
+    rig.change(queue={"max_jobs": 7})
     await rig.supervisor.change()
     assert (rig.engines["first"].served, rig.engines["first"].serving) == (1, True)
 
@@ -173,6 +228,37 @@ async def test_a_model_is_ended_before_the_one_that_replaces_it_is_begun(rig: Ri
     assert not rig.engines["first"].serving
     become(rig, "slow", state="ready")
     assert await changing == Outcome("applied")
+
+
+async def test_where_no_model_has_to_be_loaded_the_services_change_places_once(rig: Rig) -> None:
+    rig.change(models={"text": "first", "vision": "second"})
+    assert (await rig.supervisor.change()).state == "applied"
+    rig.change(models={"text": "first", "vision": None})
+    with capture_logs() as logged:
+        assert (await rig.supervisor.change()).state == "applied"
+    assert [each["event"] for each in logged].count("service.draining") == 1
+    assert not rig.engines["second"].serving
+
+
+async def test_a_change_that_waits_for_a_model_to_load_is_told(rig: Rig) -> None:
+    changing = await loading(rig)
+    rig.supervisor.ask()
+    assert "another change waits for the end of this one" in rig.supervisor._herald.status
+    become(rig, "slow", state="ready")
+    await changing
+
+
+async def test_a_clock_that_is_set_while_the_services_change_places_ends_no_job(
+    rig: Rig, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.ageing._CLOCK_EVERY_S", 60.0)
+    await running_job(rig, device, drain_s=0.1, deadline_s=60)
+    wall = time.time
+    monkeypatch.setattr("time.time", lambda: wall() + 86_400.0)
+    rig.engines["first"]._words = ["Hello"]
+    rig.change(queue={"max_jobs": 7})
+    await rig.supervisor.change()
+    assert (await device.final("j1"))["state"] == "SUCCEEDED"
 
 
 async def test_jobs_are_taken_on_while_a_model_loads_which_answers_them(rig: Rig, device: Device) -> None:
@@ -249,16 +335,26 @@ async def test_a_broker_that_is_not_reached_brings_the_one_before_back(
     await device.final("j1")
 
 
+async def test_a_broker_that_goes_away_meanwhile_is_blamed_on_no_change_but_of_the_way_to_it(
+    rig: Rig, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.supervisor._SUBSCRIBED_S", 0.2)
+    changing = await loading(rig)
+    broker.kill()
+    become(rig, "slow", state="ready")
+    assert await changing == Outcome("applied")
+
+
 async def test_a_broker_that_was_away_before_is_no_reason_to_go_back(rig: Rig, broker: Broker) -> None:
     broker.kill()
     await eventually(lambda: not online(rig))
-    rig.change(limits={"max_tokens": 7})
+    rig.change(queue={"max_jobs": 7})
     assert await rig.supervisor.change() == Outcome("applied")
 
 
 async def test_a_model_that_had_failed_before_is_no_reason_to_go_back(rig: Rig) -> None:
     become(rig, "first", state="failed", detail="its file is cut short")
-    rig.change(limits={"max_tokens": 7})
+    rig.change(queue={"max_jobs": 7})
     assert await rig.supervisor.change() == Outcome("applied")
 
 
@@ -270,9 +366,10 @@ async def test_a_service_that_fails_on_trial_brings_the_one_before_back(
         raise ZeroDivisionError
 
     monkeypatch.setattr("agent.outbox.Outbox.run", fail)
-    rig.change(limits={"max_tokens": 7})
+    rig.change(queue={"max_jobs": 7})
     outcome = await rig.supervisor.change()
-    assert outcome.state == "rolled_back"
+    # What a failure says may hold a prompt, and the outcome is told to everybody.
+    assert outcome == Outcome("rolled_back", "a defect ended it: see the box's log")
     await eventually(lambda: online(rig))
 
 
@@ -286,7 +383,7 @@ async def test_what_was_adopted_last_is_what_is_in_force(rig: Rig, monkeypatch: 
 async def test_a_storm_of_signals_is_one_change_after_the_one_that_is_under_way(rig: Rig, device: Device) -> None:
     attempt = await running_job(rig, device, drain_s=30)
     read = rig.read
-    rig.change(limits={"max_tokens": 8})
+    rig.change(queue={"max_jobs": 8})
     draining = rig.supervisor.ask()
     await eventually(lambda: rig.read == read + 1)
     storm = [rig.supervisor.ask() for _ in range(20)]
@@ -296,12 +393,30 @@ async def test_a_storm_of_signals_is_one_change_after_the_one_that_is_under_way(
     assert rig.read == read + 2
 
 
+async def test_what_is_tried_for_one_who_asked_is_not_tried_for_the_next(rig: Rig) -> None:
+    assert isinstance(rig.settings, Settings)
+    tried = Settings.model_validate({**rig.settings.model_dump(exclude_unset=True), "models": {"text": "slow"}})
+    trial = asyncio.create_task(rig.supervisor.change(lambda: tried))
+    await eventually(lambda: "slow" in rig.engines and rig.engines["slow"].serving)
+    reload = rig.supervisor.ask()
+    become(rig, "slow", state="failed", detail="its file is cut short")
+    assert ((await trial).state, (await reload).state) == ("rolled_back", "unchanged")
+    assert rig.engines["slow"].served == 1
+
+
+async def test_whoever_asked_knows_that_it_is_in_force_before_the_next_is_read(rig: Rig) -> None:
+    assert isinstance(rig.settings, Settings)
+    tried = Settings.model_validate({**rig.settings.model_dump(exclude_unset=True), "drain_s": 0.2})
+    trial = rig.supervisor.ask(lambda: tried, lambda: setattr(rig, "settings", tried))
+    assert (await rig.supervisor.change(), trial.result()) == (Outcome("unchanged"), Outcome("applied"))
+
+
 async def test_a_job_that_outlasts_the_drain_begins_anew_as_another_attempt(rig: Rig, device: Device) -> None:
     attempt = await running_job(rig, device, drain_s=0.1)
     attempt.start()
     attempt.say("Hel")
     rig.engines["first"]._words = ["Hello"]
-    rig.change(limits={"max_tokens": 8})
+    rig.change(queue={"max_jobs": 8})
     await rig.supervisor.change()
     final = await device.final("j1")
     assert (final["text"], final["attempt"]) == ("Hello", 2)
@@ -365,7 +480,7 @@ async def test_a_stop_during_the_trial_ends_the_box_at_once(rig: Rig) -> None:
 async def test_a_side_task_that_fails_ends_the_agent(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
-    async def fail(_: object) -> None:
+    async def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
     rig = Rig(settings)
@@ -375,6 +490,25 @@ async def test_a_side_task_that_fails_ends_the_agent(
         await rig.supervisor.run(rig.stop)
     assert ended.group_contains(ZeroDivisionError)
     assert not rig.engines["first"].serving
+
+
+async def test_a_service_that_fails_while_a_model_loads_ends_the_agent(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = Rig(settings)
+    monkeypatch.setattr("agent.supervisor.local_engines", rig.local_engines)
+    running = asyncio.create_task(rig.supervisor.run(rig.stop))
+    await eventually(lambda: online(rig))
+    changing = await loading(rig)
+    box = rig.supervisor._box
+    assert box is not None
+    monkeypatch.setattr(box.service.intake, "receive", lambda _: 1 / 0)
+    async with Device(settings.mqtt.port) as device:
+        device.publish("text", {"id": "j1", "prompt": "x"})
+        with pytest.raises(ExceptionGroup) as ended:
+            await running
+    assert ended.group_contains(ZeroDivisionError)
+    assert changing.cancelled() or await asyncio.wait([changing])
 
 
 async def test_nobody_waits_for_a_change_of_a_box_that_has_ended(rig: Rig) -> None:
@@ -387,7 +521,7 @@ async def test_nobody_waits_for_a_change_of_a_box_that_has_ended(rig: Rig) -> No
 async def test_what_is_desired_is_handed_on_by_each_service(rig: Rig, device: Device) -> None:
     device._client.publish("slm/box1/config/desired", b"limits: {}", 1, retain=True)
     await eventually(lambda: rig.asked == [b"limits: {}"])
-    rig.change(limits={"max_tokens": 8})
+    rig.change(queue={"max_jobs": 8})
     await rig.supervisor.change()
     await eventually(lambda: rig.asked == [b"limits: {}"] * 2)
 
@@ -406,6 +540,6 @@ async def test_a_report_is_published_and_published_again_by_the_next_service(rig
 
     rig.supervisor.report(b"{}")
     await device.until(lambda: reports() == [b"{}"])
-    rig.change(limits={"max_tokens": 8})
+    rig.change(queue={"max_jobs": 8})
     await rig.supervisor.change()
     await device.until(lambda: reports() == [b"{}"] * 2)

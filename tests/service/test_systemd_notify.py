@@ -12,7 +12,7 @@ import pytest
 
 from agent.herald import Herald
 from agent.systemd import Systemd
-from tests.boxes import Box
+from tests.boxes import EDGE_SLM, Box
 from tests.brokers import Broker
 from tests.service.test_supervisor import Engine
 
@@ -99,6 +99,14 @@ async def test_a_refused_reload_and_the_end_are_told_in_order(box: Box, manager:
     assert "; the last change was refused (" in await manager.next("STATUS=")
     assert await box.stop() == 0
     await manager.next("STOPPING=1")
+    # What is in force says how long the end may take, and a unit cannot be edited from afar.
+    assert await manager.next("EXTEND_TIMEOUT_USEC=") == "EXTEND_TIMEOUT_USEC=55000000"
+
+
+async def test_a_box_whose_standard_input_was_closed_runs(box: Box) -> None:
+    box.start("sh", "-c", f'exec {EDGE_SLM} "$@" <&-', "sh")
+    await box.logged("service.started")
+    assert await box.stop() == 0
 
 
 async def test_nobody_says_that_a_box_lives_whose_loop_is_held(box: Box, manager: Manager) -> None:
