@@ -100,8 +100,10 @@ import os
 from pathlib import Path
 from agent.doctor import box, models
 from agent.hardware.machine import read
+from agent.models import catalogue
 from agent.settings import Settings
 settings, here = Settings(state_dir=Path({str(tmp_path / "private" / "box")!r})), read()
+catalogue()  # read while it can be: this checkout may lie in root's home
 os.setuid(65534)
 for found in (*box.disk(settings), *models.models(settings, here, ())):
     print(found.stops, "run it as the user that the box runs as" in found.text, "cannot be made" in found.text)
