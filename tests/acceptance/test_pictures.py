@@ -20,13 +20,13 @@ async def test_held_out_pictures_are_described_at_each_detail(
     tmp_path: Path, broker: Broker, vision_folder: Path
 ) -> None:
     async with seeing(tmp_path, broker.port, vision_folder), Device(broker.port) as device:
-        marks = {detail: await examine(device, 60 if detail == "low" else 24, detail) for detail in DETAILS}
+        marks = {detail: await examine(device, 40 if detail == "low" else 12, detail) for detail in DETAILS}
     assert {detail for detail, found in marks.items() if found.share < 0.95} == set(), marks
 
 
 async def test_of_two_pictures_it_is_told_which_is_which(tmp_path: Path, broker: Broker, vision_folder: Path) -> None:
     async with seeing(tmp_path, broker.port, vision_folder), Device(broker.port) as device:
-        marks = await examine(device, 24, "auto", pairs=True)
+        marks = await examine(device, 16, "auto", pairs=True)
     assert marks.share >= 0.95
 
 

@@ -296,7 +296,7 @@ async def test_memory_stays_flat_over_many_frames(seeing: LocalEngine) -> None:
             photograph.resize((photograph.width * 2, photograph.height * 2)).save(file := BytesIO(), "JPEG")
         frames += [shown(WHAT, file.getvalue(), detail=detail, max_tokens=4) for detail in ("low", "auto", "high")]
     most = []
-    for _ in range(6):
+    for _ in range(4):
         used = []
         for frame in frames:
             await answer(seeing, frame)

@@ -17,7 +17,7 @@ async def test_a_box_under_load_answers_everything_and_keeps_nothing_open(
 ) -> None:
     out = StringIO()
     lines: list[str] = []
-    soaked = await soak(model_folder, vision_folder, seconds=15, seed=1, sample_s=0.25, out=out, say=lines.append)
+    soaked = await soak(model_folder, vision_folder, seconds=9, seed=1, sample_s=0.25, out=out, say=lines.append)
     assert (soaked.lost, soaked.changed, soaked.exit_code) == ([], [], 0)
     # Allocators have not settled in so little time, and a second or two without an answer say nothing.
     assert [fault for fault in soaked.judgement.faults if fault.kind not in {"memory", "load"}] == []
