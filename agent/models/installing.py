@@ -14,8 +14,8 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from agent.durable import synced
 from agent.models.catalogue import ModelError
-from agent.models.store import sync_entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,7 +74,7 @@ def install(model: Path, place: Path, scratch: Path) -> None:
         (scratch / _REPLACED).mkdir()
         place.replace(scratch / _REPLACED / place.name)
     model.replace(place)
-    sync_entry(place.parent)
+    synced(place.parent)
 
 
 def _clear(scratch: Path) -> None:

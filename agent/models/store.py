@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
+from agent.durable import synced
 from agent.models.catalogue import CPU, ModelError, catalogue, unknown
 
 if TYPE_CHECKING:
@@ -230,16 +230,7 @@ def sha256(path: Path) -> str:
 def sync_tree(folder: Path) -> None:
     """Make everything in a folder survive a power cut."""
     for path in (*folder.rglob("*"), folder):
-        sync_entry(path)
-
-
-def sync_entry(path: Path) -> None:
-    """Make one file's bytes, or one folder's names, survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        synced(path)
 
 
 def _damage(path: Path, size: int, digest: str) -> str | None:

@@ -5,11 +5,11 @@ and is not tried again. Everything here blocks.
 """
 
 import json
-import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from agent.durable import synced
 from agent.remote.layer import digest
 
 _DIED = "the agent ended while it tried this, and has gone back to what it had: see its log for why"
@@ -73,7 +73,7 @@ class Kept:
         try:
             self._trial.replace(self._good)
             self._failed.unlink(missing_ok=True)
-            _sync(self._good.parent)
+            synced(self._good.parent)
         except OSError:
             self.withdraw()  # a mark that stays would say at the next start that the layer failed
             raise
@@ -108,17 +108,7 @@ def _write(path: Path, data: bytes) -> None:
     """Replace a file as a whole: after a power cut the old one is there, or the new one."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     new = path.with_suffix(".new")
-    with new.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    new.write_bytes(data)
+    synced(new)
     new.replace(path)
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    synced(path.parent)

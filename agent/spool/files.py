@@ -90,12 +90,3 @@ def remove(path: Path) -> None:
     """Remove a database, if it is there."""
     for suffix in _SUFFIXES:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
-
-
-def synced(folder: Path) -> None:
-    """Let the names in a folder survive a power loss."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -16,8 +16,9 @@ from typing import Any
 
 import structlog
 
+from agent.durable import synced
 from agent.spool import schema
-from agent.spool.files import remove, set_aside, synced
+from agent.spool.files import remove, set_aside
 from agent.spool.sickness import DamagedError, Kinds, UnreadableError, checked, is_io_error, passes
 
 _log = structlog.get_logger(__name__)

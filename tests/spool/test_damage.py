@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.typing import EventDict
 
+from agent.durable import synced
 from agent.spool import Receipt, Spool, SpoolError
-from agent.spool.files import synced
 from agent.spool.mending import mend
 from tests.spool.damaging import PAGE, content, edited, kept_aside, overwritten, root_of, rows, written
 from tests.spool.samples import final, job, key, unsent
