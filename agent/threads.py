@@ -1,36 +1,36 @@
-"""Work that blocks, in a thread that nobody has to wait for."""
+"""Work that may hang, each in a thread that nobody has to wait for."""
 
 import asyncio
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from concurrent.futures import Future
 from typing import TypeVar
 
 _T = TypeVar("_T")
 
 
-async def apart(work: Callable[[], _T]) -> _T:
-    """Do something that only reads, and that may hang, as a file does on a disk elsewhere; raises what it raises.
+def begun(work: Callable[[], _T]) -> "Future[_T]":
+    """Start something.
 
-    Unlike `asyncio.to_thread`, whose threads a process waits for before it ends: without limit, in Python 3.11.
+    Its thread is a daemon: at its end Python waits for any other, and neither a name look-up nor a file on a disk
+    elsewhere can be cut short.
     """
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[_T] = loop.create_future()
-
-    def tell(result: Callable[[], None]) -> None:
-        if not done.done():  # nobody waits for it any more
-            result()
+    future: Future[_T] = Future()
+    future.set_running_or_notify_cancel()  # a wait may be canceled, and this not: the thread has its result to put
 
     def run() -> None:
         try:
-            found = work()
-        except Exception as error:  # noqa: BLE001  it is for whoever waits
-            failure = error
-            result: Callable[[], None] = lambda: done.set_exception(failure)  # noqa: E731
-        else:
-            result = lambda: done.set_result(found)  # noqa: E731
-        with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(tell, result)
+            future.set_result(work())
+        except Exception as error:  # noqa: BLE001  it is raised where the result is asked for
+            future.set_exception(error)
 
     threading.Thread(target=run, name="apart", daemon=True).start()
-    return await done
+    return future
+
+
+async def apart(work: Callable[[], _T]) -> _T:
+    """Do something that only reads, and that may hang; raises what it raises.
+
+    Unlike `asyncio.to_thread`, whose threads a process waits for before it ends: without limit, in Python 3.11.
+    """
+    return await asyncio.wrap_future(begun(work))

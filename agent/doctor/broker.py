@@ -14,10 +14,11 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
 from agent.bus import security
+from agent.doctor.addresses import look_up
 from agent.doctor.finding import Finding
-from agent.doctor.threads import begun, look_up
 from agent.errors import UserError
 from agent.settings import Settings
+from agent.threads import begun
 
 # Of a name look-up, a connection to an address, and each answer. A link that needs longer loses its keepalives as well.
 _ANSWER_S = 2.0

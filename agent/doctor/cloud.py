@@ -9,11 +9,12 @@ from urllib.parse import urlsplit
 
 from agent import __version__
 from agent.credentials import secret
+from agent.doctor.addresses import look_up
 from agent.doctor.finding import Finding
-from agent.doctor.threads import begun, look_up
 from agent.engines.cloud.presets import Endpoint, endpoint
 from agent.errors import UserError
 from agent.settings import Cloud
+from agent.threads import begun
 
 # Of a name look-up and a connection, and of each answer.
 _ANSWER_S = 2.0

@@ -10,12 +10,12 @@ from agent.doctor.broker import broker
 from agent.doctor.cloud import cloud
 from agent.doctor.finding import Finding
 from agent.doctor.providers import Probed
-from agent.doctor.threads import begun
 from agent.hardware.choice import Provider
 from agent.hardware.machine import Machine
 from agent.hardware.packages import ENGINES
 from agent.kernel_files import available_bytes
 from agent.settings import Settings
+from agent.threads import begun
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
