@@ -5,32 +5,13 @@ from pathlib import Path
 import pytest
 
 from agent.kernel_files import available_bytes, total_bytes
+from tests.kernel_tree import KernelTree
 
 MIB = 1 << 20
 SERVICE = "system.slice/edge-slm.service"
 
 
-class Root:
-    """A tree of files as a kernel shows them."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def write(self, name: str, text: str) -> None:
-        file = self.path / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-
-    def memory(self, total: int, available: int) -> None:
-        self.write("proc/meminfo", f"MemTotal:  {total >> 10} kB\nMemAvailable:  {available >> 10} kB\nHugePages: 0\n")
-
-    def v2(self, name: str, limit: str, taken: int, files: int = 0, high: str = "max") -> None:
-        self.write(f"sys/fs/cgroup/{name}/memory.max", f"{limit}\n")
-        self.write(f"sys/fs/cgroup/{name}/memory.high", f"{high}\n")
-        self.write(f"sys/fs/cgroup/{name}/memory.current", f"{taken}\n")
-        stat = f"anon {taken - files}\ninactive_file {files // 2}\nactive_file {files // 2}\n"
-        self.write(f"sys/fs/cgroup/{name}/memory.stat", stat)
-
+class Root(KernelTree):
     def v1(self, name: str, limit: int, taken: int, files: int = 0) -> None:
         self.write(f"sys/fs/cgroup/memory/{name}/memory.limit_in_bytes", f"{limit}\n")
         self.write(f"sys/fs/cgroup/memory/{name}/memory.usage_in_bytes", f"{taken}\n")

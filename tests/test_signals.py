@@ -13,23 +13,14 @@ import pytest
 
 from agent.admission import Signals
 from agent.signals import Sensors, Watch, memory_pressure, temperature_c, throttled
+from tests.kernel_tree import KernelTree
 
 MIB = 1 << 20
 THERMAL = "sys/class/thermal"
 FIRMWARE = "sys/devices/platform/soc/soc:firmware/get_throttled"
 
 
-class Root:
-    """A tree of files as a kernel shows them."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def write(self, name: str, text: str) -> None:
-        file = self.path / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, encoding="latin-1")  # so that what is not ASCII is not UTF-8
-
+class Root(KernelTree):
     def zone(self, number: int, kind: str, told: str) -> None:
         self.write(f"{THERMAL}/thermal_zone{number}/type", f"{kind}\n")
         self.write(f"{THERMAL}/thermal_zone{number}/temp", f"{told}\n")
@@ -37,15 +28,6 @@ class Root:
     def cooling(self, number: int, kind: str, state: str) -> None:
         self.write(f"{THERMAL}/cooling_device{number}/type", f"{kind}\n")
         self.write(f"{THERMAL}/cooling_device{number}/cur_state", f"{state}\n")
-
-    def memory(self, available: int) -> None:
-        self.write("proc/meminfo", f"MemTotal:  9999 kB\nMemAvailable:  {available >> 10} kB\nHugePages_Total:  0\n")
-
-    def group(self, name: str, limit: str, taken: int, files: int = 0) -> None:
-        self.write(f"sys/fs/cgroup/{name}/memory.max", f"{limit}\n")
-        self.write(f"sys/fs/cgroup/{name}/memory.current", f"{taken}\n")
-        stat = f"anon {taken - files}\ninactive_file {files // 2}\nactive_file {files // 2}\n"
-        self.write(f"sys/fs/cgroup/{name}/memory.stat", stat)
 
 
 @pytest.fixture
@@ -56,10 +38,10 @@ def root(tmp_path: Path) -> Root:
 @pytest.fixture
 def full(root: Root) -> Root:
     """Make a tree in which everything can be read."""
-    root.memory(300 * MIB)
+    root.memory(1000 * MIB, 300 * MIB)
     root.write("proc/pressure/memory", "some avg10=12.50 avg60=3.00 avg300=1.00 total=5\n")
     root.write("proc/self/cgroup", "0::/system.slice/edge-slm.service\n")
-    root.group("system.slice/edge-slm.service", "209715200", 50 * MIB)
+    root.v2("system.slice/edge-slm.service", "209715200", 50 * MIB)
     root.zone(0, "cpu-thermal", "50000")
     root.cooling(0, "cpufreq-cpu0", "0")
     root.write(FIRMWARE, "0\n")
